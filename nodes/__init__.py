@@ -1,0 +1,31 @@
+"""ComfyUI nodes: thin adapters between the host and `scp_prior`."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import folders
+from .labels import SCPHintFromLabels, SCPLabelsFromImage
+from .prior import SCPPriorLatent
+from .start import SCPDenoiseStart, SCPNoisedLatent
+from .statistics import SCPLoadStatistics
+
+folders.register()
+
+
+class SCPDiffExtension(ComfyExtension):
+    """Tells ComfyUI which nodes this pack has."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node, in the order a graph is wired."""
+        return [
+            SCPLoadStatistics,
+            SCPLabelsFromImage,
+            SCPHintFromLabels,
+            SCPPriorLatent,
+            SCPDenoiseStart,
+            SCPNoisedLatent,
+        ]
+
+
+async def comfy_entrypoint() -> SCPDiffExtension:
+    """What ComfyUI calls to load the pack."""
+    return SCPDiffExtension()

@@ -1,0 +1,15 @@
+"""What newer hosts can do and older ones cannot."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from comfy_api.latest import io
+
+_SCHEMA_KEYWORDS = frozenset(inspect.signature(io.Schema).parameters)
+
+
+def search_aliases(*aliases: str) -> dict[str, Any]:
+    """Keyword arguments for `io.Schema`; empty on a host that would lose the whole pack over them."""
+    return {"search_aliases": list(aliases)} if "search_aliases" in _SCHEMA_KEYWORDS else {}

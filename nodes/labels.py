@@ -1,0 +1,158 @@
+"""Segmentation image -> label map -> ControlNet hint."""
+
+from __future__ import annotations
+
+import torch
+from comfy.model_management import intermediate_device
+from comfy_api.latest import io, ui
+
+from ..scp_prior import SCPError
+from ..scp_prior import labels as lib
+from ..scp_prior.classes import palette as get_palette
+from ..scp_prior.classes import palettes, released_palette
+from ..scp_prior.legend import legend
+from .compat import search_aliases
+from .say import say
+from .wires import CATEGORY, LabelMaps, LabelsWire
+
+_AUTO = "auto"
+# Below this share of unmatched pixels nothing is said; they are edges.
+_WARN_ABOVE = 0.05
+
+
+class SCPLabelsFromImage(io.ComfyNode):
+    """Reads the colours of a segmentation image as classes."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SCPLabelsFromImage",
+            display_name="SCP Labels From Image",
+            category=CATEGORY,
+            description=(
+                "Reads a segmentation image as a label map, one class per pixel. Put it after Load Image or a "
+                "segmentation preprocessor, and before SCP Prior Latent and SCP Hint From Labels. "
+                "The legend in the node shows which classes were found."
+            ),
+            inputs=[
+                io.Image.Input("image", tooltip="The segmentation image: flat colours, or grey values that are ids."),
+                io.Combo.Input(
+                    "palette",
+                    options=list(palettes()),
+                    default="ade20k",
+                    tooltip="Which colour means which class. ade20k is what most preprocessors paint; "
+                    "names ending in -controlnet are the colours the released ControlNets want; "
+                    "names ending in -grey are id images (dark pictures whose grey value is the class id).",
+                ),
+                io.Float.Input(
+                    "tolerance",
+                    default=lib.DEFAULT_TOLERANCE,
+                    min=0.0,
+                    max=128.0,
+                    step=1.0,
+                    tooltip="How far a colour may be from a class's colour (distance in RGB, 0..255 per channel). "
+                    "0 = exact colours only. Resized or JPEG-compressed maps need some.",
+                ),
+                io.Float.Input(
+                    "max_unmatched",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Stop with a message when more than this share of the picture matches no class: "
+                    "it is probably another palette.",
+                ),
+            ],
+            outputs=[
+                LabelsWire.Output(
+                    "LABELS", display_name="labels", tooltip="For SCP Prior Latent and SCP Hint From Labels."
+                ),
+                io.Mask.Output(
+                    "UNMATCHED",
+                    display_name="unmatched",
+                    tooltip="White where no class was near enough; such pixels count as unlabelled.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+            **search_aliases("segmentation", "semantic map", "label map", "scp-diff", "palette"),
+        )
+
+    @classmethod
+    def validate_inputs(cls, palette: str | None = None) -> bool | str:
+        """Whether the palette exists; ComfyUI 0.3.75 does not check this itself."""
+        if palette is None or palette in palettes():
+            return True
+        return f"There is no palette '{palette}'. Choose one of: {', '.join(palettes())}."
+
+    @classmethod
+    def execute(cls, image: torch.Tensor, palette: str, tolerance: float, max_unmatched: float = 0.5) -> io.NodeOutput:
+        colours = get_palette(palette)
+        read = lib.labels_from_image(image, colours, tolerance)
+        share = float(read.unmatched.float().mean())
+        if share > max_unmatched:
+            raise SCPError(
+                f"{share:.0%} of the picture matches no colour of palette '{palette}'"
+                f"{_better(image, palette, tolerance)} Or raise tolerance (now {tolerance:g}) or max_unmatched."
+            )
+        if share > _WARN_ABOVE:
+            better = _better(image, palette, tolerance)
+            say(cls, f"{share:.1%} of the picture matches no colour of '{palette}'{better}", warn=True)
+        picture = legend(read.labels, colours, unmatched=read.unmatched)
+        device = intermediate_device()
+        return io.NodeOutput(
+            LabelMaps(read.labels.to(device), colours),
+            read.unmatched.float().to(device),
+            ui=ui.PreviewImage(picture),
+        )
+
+
+class SCPHintFromLabels(io.ComfyNode):
+    """Paints a label map in the colours a ControlNet was trained on."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SCPHintFromLabels",
+            display_name="SCP Hint From Labels",
+            category=CATEGORY,
+            description=(
+                "Paints a label map as the picture a ControlNet expects. Put it before Apply ControlNet. "
+                "auto chooses the colours the released SCP-Diff ControlNet of that data set was trained on, "
+                "which for ADE20K are not the usual ones."
+            ),
+            inputs=[
+                LabelsWire.Input("labels", tooltip="From SCP Labels From Image."),
+                io.Combo.Input(
+                    "palette",
+                    options=[_AUTO, *(name for name in palettes() if not get_palette(name).grey)],
+                    default=_AUTO,
+                    tooltip="auto: the released SCP-Diff ControlNet's colours. For another ControlNet choose the "
+                    "palette it was trained on, usually ade20k.",
+                ),
+            ],
+            outputs=[io.Image.Output("HINT", display_name="hint", tooltip="For the image input of Apply ControlNet.")],
+            **search_aliases("controlnet hint", "segmentation colors", "scp-diff", "palette"),
+        )
+
+    @classmethod
+    def validate_inputs(cls, palette: str | None = None) -> bool | str:
+        """Whether the palette exists; ComfyUI 0.3.75 does not check this itself."""
+        options = [_AUTO, *palettes()]
+        if palette is None or palette in options:
+            return True
+        return f"There is no palette '{palette}'. Choose one of: {', '.join(options)}."
+
+    @classmethod
+    def execute(cls, labels: LabelMaps, palette: str) -> io.NodeOutput:
+        table = labels.palette.table
+        target = get_palette(released_palette(table.name) if palette == _AUTO else palette)
+        ids = lib.convert_labels(labels.labels, table, target.table.name)
+        return io.NodeOutput(lib.hint_from_labels(ids, target).to(intermediate_device()))
+
+
+def _better(image: torch.Tensor, palette: str, tolerance: float) -> str:
+    name, score = lib.palette_scores(image, tolerance)[0]
+    if name == palette or score < 0.5:
+        return "; no palette fits this picture well."
+    return f"; palette '{name}' fits it better ({score:.0%})."

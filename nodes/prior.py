@@ -1,0 +1,148 @@
+"""Statistics + label map -> starting latent."""
+
+from __future__ import annotations
+
+import torch
+from comfy.model_management import intermediate_device
+from comfy_api.latest import io, ui
+
+from ..scp_prior import METHODS, SCPError, Statistics, prior_maps, sample_prior
+from ..scp_prior.matching import labels_for
+from ..scp_prior.prior import repeat_maps
+from ..scp_prior.report import report
+from ..scp_prior.sizes import latent_size_of
+from .compat import search_aliases
+from .preview import preview
+from .say import say
+from .wires import CATEGORY, LabelMaps, LabelsWire, StatisticsWire
+
+_MAX_SIDE = 16384
+
+
+class SCPPriorLatent(io.ComfyNode):
+    """Draws a starting latent from a data set's statistics and a label map."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SCPPriorLatent",
+            display_name="SCP Prior Latent",
+            category=CATEGORY,
+            description=(
+                "Draws a starting latent that already looks like the classes in the label map. Wire `latent` into "
+                "KSampler in place of Empty Latent Image, with denoise and steps from SCP Denoise Start."
+            ),
+            inputs=[
+                StatisticsWire.Input("statistics", tooltip="From SCP Load Statistics, of the label map's data set."),
+                LabelsWire.Input("labels", tooltip="From SCP Labels From Image."),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default="joint",
+                    tooltip="joint (best): per class and place, steadied where the data are few. joint-spatial and "
+                    "joint-class: the paper's own. class, spatial, mixture: parts of it. normal: an empty latent.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Another seed, another prior. It may equal KSampler's: the two draws stay independent.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="1 = the prior as measured, 0 = an empty latent, between = a fainter prior.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=4096,
+                    tooltip="How many latents to draw. With several label maps: a multiple of their number, "
+                    "or 1 for one latent each.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=0,
+                    min=0,
+                    max=_MAX_SIDE,
+                    step=8,
+                    optional=True,
+                    tooltip="Width of the picture in pixels; 0 = that of the label map.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=0,
+                    min=0,
+                    max=_MAX_SIDE,
+                    step=8,
+                    optional=True,
+                    tooltip="Height of the picture in pixels; 0 = that of the label map.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that will sample. Wire it to be told at once if its latents are of another "
+                    "kind than the statistics, and to get the preview in its colours.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output("LATENT", display_name="latent", tooltip="For KSampler's latent_image."),
+                io.Image.Output("PREVIEW", display_name="preview", tooltip="The prior's mean, as colours."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            **search_aliases("noise prior", "scp-diff", "empty latent", "joint prior", "segmentation latent"),
+        )
+
+    @classmethod
+    def validate_inputs(cls, method: str | None = None) -> bool | str:
+        """Whether the method exists; ComfyUI 0.3.75 does not check this itself."""
+        if method is None or method in METHODS:
+            return True
+        return f"There is no prior method '{method}'. Choose one of: {', '.join(METHODS)}."
+
+    @classmethod
+    def execute(
+        cls,
+        statistics: Statistics,
+        labels: LabelMaps,
+        method: str,
+        seed: int,
+        strength: float,
+        batch_size: int,
+        width: int = 0,
+        height: int = 0,
+        model=None,
+    ) -> io.NodeOutput:
+        _require_same_latents(statistics, model)
+        ids = labels_for(statistics, labels.labels, labels.palette.table)
+        size = (height or ids.shape[1], width or ids.shape[2])
+        maps = prior_maps(statistics, ids, method, latent_size=latent_size_of(size, statistics.downscale))
+        text, uncertain = report(statistics, ids, maps, method)
+        say(cls, text, warn=uncertain)
+
+        batch = repeat_maps(maps, max(batch_size, len(ids)))
+        # Zero times a negative number is -0.0; an empty latent holds none.
+        latent = sample_prior(batch, seed) * strength if strength else torch.zeros_like(batch.mean)
+        picture = preview(maps.mean * strength, statistics.downscale, model)
+        device = intermediate_device()
+        return io.NodeOutput({"samples": latent.to(device)}, picture.to(device), ui=ui.PreviewImage(picture))
+
+
+def _require_same_latents(statistics: Statistics, model) -> None:
+    if model is None:
+        return
+    latents = model.get_model_object("latent_format")
+    if latents.latent_channels != statistics.channels or latents.latent_dimensions != 2:
+        kind = "" if latents.latent_dimensions == 2 else f" in {latents.latent_dimensions} dimensions"
+        raise SCPError(
+            f"This model samples latents of {latents.latent_channels} channels{kind}; {statistics.name} holds "
+            f"statistics of {statistics.channels} channels, made with another VAE "
+            f"({statistics.metadata.get('vae', 'unknown')}). Load a model of that family, or statistics made for this "
+            "model's VAE."
+        )

@@ -1,0 +1,164 @@
+"""Statistics and a label map in, prior maps and prior latents out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import SCPError
+from .labels import to_latent_grid
+from .methods import METHODS as _METHODS
+from .methods import Options
+from .noise import item_generator
+from .sizes import latent_size_of
+from .statistics import MAX_CLASS_ID, Statistics
+from .table import PriorTable
+
+METHODS: tuple[str, ...] = tuple(_METHODS)
+# Tables kept per statistics object; an artist compares two or three methods, rarely more.
+_KEPT_TABLES = 4
+
+
+class PriorMaps(NamedTuple):
+    """What a prior says of every latent cell.
+
+    mean, std: (B, C, h, w) float32 in LATENT units, std > 0 (0 for `normal`).
+    origin: (B, h, w) uint8, where the cell's numbers came from: `methods.CELL`, CLASS, SPATIAL or NONE.
+    """
+
+    mean: Tensor
+    std: Tensor
+    origin: Tensor
+
+
+def prior_maps(
+    statistics: Statistics,
+    labels: Tensor,
+    method: str = "joint",
+    *,
+    latent_size: tuple[int, int] | None = None,
+    weight: float = 0.5,
+    mean_pseudo_count: float = 8.0,
+    variance_pseudo_count: float = 64.0,
+) -> PriorMaps:
+    """Mean and spread of the prior for each label map.
+
+    Args:
+        statistics: of the label map's own data set.
+        labels: (B, H, W) integers, class ids; at latent size (that of `latent_size`, or of the statistics) or at
+            image size, which must then be a multiple of the VAE's factor unless `latent_size` is given.
+        method: one of METHODS; `joint` is the default, `joint-spatial` and `joint-class` are the authors' two.
+        latent_size: (h, w) of the result; statistics of another size are resampled.
+        weight: for `mixture`, the weight of the spatial part, 0..1.
+        mean_pseudo_count, variance_pseudo_count: for `joint`, how many photos' worth of the class a cell is mixed
+            with; 0 for both gives `joint-class`.
+
+    Returns:
+        PriorMaps on the labels' device.
+
+    Raises:
+        SCPError: an unknown method, a size that cannot be, an option out of range, labels outside 0..65535, or
+            statistics that lack what the method needs.
+
+    Source: SCP-Diff section 3.3; the authors' `sample_spatial_prior`, `sample_class_prior`,
+    `sample_spatial_class_prior`.
+    """
+    options = _check_options(method, Options(weight, mean_pseudo_count, variance_pseudo_count))
+    grid = _grid(statistics, labels, latent_size)
+    table = _table(statistics, method, tuple(grid.shape[-2:]), options)
+    rows = table.rows_of(grid.cpu())
+
+    b, h, w = grid.shape
+    cell = rows.view(b, h * w) * (h * w) + torch.arange(h * w)
+    values = table.values.flatten(0, 1).index_select(0, cell.flatten())  # (B h w, 2 C)
+    values = values.view(b, h, w, -1).permute(0, 3, 1, 2).contiguous().to(labels.device)  # (B, 2 C, h, w)
+    mean, std = values.chunk(2, dim=1)
+    origin = table.origin.flatten().index_select(0, cell.flatten()).view(b, h, w).to(labels.device)
+    return PriorMaps(mean, std, origin)
+
+
+def sample_prior(maps: PriorMaps, seed: int, *, batch_index: Sequence[int] | None = None) -> Tensor:
+    """One latent per map: mean + std * noise.
+
+    Each item has a generator of its own, made from the seed and its index, so that item 5 of a batch is the same
+    picture when it is drawn alone. The seed is salted: the host draws its noise from the bare seed, and the two must
+    be independent.
+
+    Args:
+        maps: B maps.
+        seed: any integer, as ComfyUI's seed widget gives it.
+        batch_index: index of each item in the batch it was taken from; by default 0..B-1.
+
+    Returns:
+        (B, C, h, w) float32 in LATENT units, on the maps' device.
+
+    Raises:
+        SCPError: batch_index is not as long as the batch.
+    """
+    batch, *shape = maps.mean.shape
+    index = range(batch) if batch_index is None else [int(i) for i in batch_index]
+    if len(index) != batch:
+        raise SCPError(f"batch_index names {len(index)} items, but there are {batch} maps: they must be as many.")
+    noise = torch.stack([torch.randn(shape, generator=item_generator(seed, i)) for i in index])
+    return torch.addcmul(maps.mean, maps.std, noise.to(maps.mean.device))
+
+
+def repeat_maps(maps: PriorMaps, batch_size: int) -> PriorMaps:
+    """Maps for `batch_size` latents, item i using map i mod B: how the host spreads a batch of hints over latents.
+
+    Raises:
+        SCPError: batch_size is not a multiple of the number of maps.
+    """
+    count = len(maps.mean)
+    if batch_size % count:
+        lower = max(count, batch_size // count * count)
+        raise SCPError(
+            f"There are {count} label maps, so the batch size must be a multiple of {count}; it is {batch_size}. "
+            f"Set batch_size to {lower} or {lower + count}."
+        )
+    return PriorMaps(*(part.repeat(batch_size // count, *[1] * (part.ndim - 1)) for part in maps))
+
+
+def _check_options(method: str, options: Options) -> Options:
+    if method not in _METHODS:
+        close = difflib.get_close_matches(str(method), METHODS, n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        raise SCPError(f"There is no prior method '{method}'. Choose one of: {', '.join(METHODS)}.{hint}")
+    if not 0 <= options.weight <= 1:
+        raise SCPError(f"weight is the share of the spatial part, between 0 and 1; it is {options.weight}.")
+    if not (options.mean_pseudo_count >= 0 and options.variance_pseudo_count >= 0):
+        raise SCPError(
+            "Pseudo-counts cannot be negative; "
+            f"they are {options.mean_pseudo_count} (mean) and {options.variance_pseudo_count} (variance)."
+        )
+    return options
+
+
+def _grid(statistics: Statistics, labels: Tensor, latent_size: tuple[int, int] | None) -> Tensor:
+    if labels.ndim != 3 or labels.is_floating_point() or 0 in labels.shape:
+        raise SCPError(
+            f"Expected label maps of shape (batch, height, width) holding integers; came {tuple(labels.shape)} "
+            f"{labels.dtype}."
+        )
+    size = tuple(labels.shape[-2:])
+    if latent_size is None:
+        latent_size = size if size == statistics.latent_size else latent_size_of(size, statistics.downscale)
+    grid = labels if size == tuple(latent_size) else to_latent_grid(labels, latent_size, statistics.label_rule.grid)
+    low, high = int(grid.min()), int(grid.max())
+    if low < 0 or high > MAX_CLASS_ID:
+        raise SCPError(f"The label map holds {low if low < 0 else high}; class ids lie within 0..{MAX_CLASS_ID}.")
+    return grid.to(torch.int64)
+
+
+def _table(statistics: Statistics, method: str, size: tuple[int, int], options: Options) -> PriorTable:
+    tables: dict[tuple, PriorTable] = statistics.__dict__.setdefault("_tables", {})
+    key = (method, size, options)
+    table = tables.pop(key, None) or PriorTable(statistics, method, size, options)
+    tables[key] = table  # last in, so that the one unused longest is first out
+    while len(tables) > _KEPT_TABLES:
+        del tables[next(iter(tables))]
+    return table

@@ -1,0 +1,28 @@
+"""Image sizes and the latent sizes that belong to them."""
+
+from __future__ import annotations
+
+from .errors import SCPError
+
+
+def latent_size_of(size: tuple[int, int], downscale: int) -> tuple[int, int]:
+    """(h, w) of the latent of an image of (H, W) pixels.
+
+    Raises:
+        SCPError: a side is not a multiple of the VAE's factor; the message names the two nearest that are.
+    """
+    height, width = size
+    if height % downscale or width % downscale or min(size) < downscale:
+        raise SCPError(
+            f"The label map is {width}x{height} pixels (width x height); both sides must be multiples of {downscale} "
+            f"for this VAE. {_nearest('width', width, downscale)}{_nearest('height', height, downscale)}"
+            "Resize the segmentation image, or set width and height on the node."
+        )
+    return height // downscale, width // downscale
+
+
+def _nearest(side: str, pixels: int, downscale: int) -> str:
+    lower = pixels // downscale * downscale
+    if pixels and lower == pixels:
+        return ""
+    return f"The {side} could be {f'{lower} or ' if lower else ''}{lower + downscale}. "

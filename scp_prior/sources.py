@@ -1,0 +1,92 @@
+"""Where tensors come from: memory, or a safetensors file that is mapped only while it is being read."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .errors import SCPError
+
+
+class TensorSource(abc.ABC):
+    """Named tensors whose shapes are known and whose values are read on demand."""
+
+    name: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @abc.abstractmethod
+    def read_many(self, keys: Iterable[str], rows: Sequence[int] | None = None) -> list[Tensor]:
+        """The tensors under `keys`, or only these rows of their first dimension."""
+
+    def read(self, key: str) -> Tensor:
+        """The whole tensor under `key`."""
+        return self.read_many([key])[0]
+
+
+class MemorySource(TensorSource):
+    """Tensors held in memory."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], name: str = "these statistics"):
+        self._tensors = dict(tensors)
+        self.name = name
+        self.shapes = {key: tuple(tensor.shape) for key, tensor in self._tensors.items()}
+
+    def read_many(self, keys: Iterable[str], rows: Sequence[int] | None = None) -> list[Tensor]:
+        index = None if rows is None else torch.as_tensor(list(rows), dtype=torch.int64)
+        return [self._tensors[key] if index is None else self._tensors[key][index] for key in keys]
+
+
+class FileSource(TensorSource):
+    """Tensors of a safetensors file.
+
+    The file is opened anew for each read (0.03 ms): held open, it could not be replaced on Windows.
+
+    Raises:
+        SCPError: on opening or reading, where the file is missing, not a safetensors file, cut short, or replaced
+            since it was opened.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.name = path.name
+        self._stamp = self._fingerprint()
+        try:
+            with safe_open(path, framework="pt") as file:
+                self.metadata: dict[str, str] = file.metadata() or {}
+                self.shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise SCPError(
+                f"{self.name} cannot be read as a safetensors file ({error}). It is of another kind, or its download "
+                "or copy was cut short: get or make it again."
+            ) from error
+
+    def read_many(self, keys: Iterable[str], rows: Sequence[int] | None = None) -> list[Tensor]:
+        if self._fingerprint() != self._stamp:
+            raise SCPError(f"{self.name} was replaced while it was in use. Queue the graph again to load the new file.")
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                return [_rows(file, key, rows) for key in keys]
+        except (SafetensorError, OSError) as error:
+            raise SCPError(f"{self.name} cannot be read any more ({error}). Get or make it again.") from error
+
+    def _fingerprint(self) -> tuple[int, int]:
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            raise SCPError(f"There is no statistics file {self._path} ({error.strerror}).") from error
+        if not self._path.is_file():
+            raise SCPError(f"{self._path} is a folder; expected a statistics file (.safetensors).")
+        return status.st_mtime_ns, status.st_size
+
+
+def _rows(file: safe_open, key: str, rows: Sequence[int] | None) -> Tensor:
+    # Copies, never views: a view would keep the mapping, and so the file, in use.
+    if rows is None:
+        return file.get_tensor(key).clone()
+    part = file.get_slice(key)
+    return torch.cat([part[row : row + 1] for row in rows])

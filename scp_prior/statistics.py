@@ -1,0 +1,317 @@
+"""Statistics: what a statistics file holds, and how it is saved and opened (safetensors, format version 1)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import SCPError
+from .files import atomic_write
+from .layout import check_layout
+from .resample import resample_cells, resample_moments
+from .sources import FileSource, MemorySource, TensorSource
+
+FORMAT = "scp-statistics"
+VERSION = "1"
+MAX_CLASS_ID = 65535
+
+
+class Cells(NamedTuple):
+    """Joint statistics of n classes: count (n, h, w), mean and std (n, C, h, w), float32, LATENT units."""
+
+    count: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+class ClassMoments(NamedTuple):
+    """Categorical statistics of all K classes: count (K,) int64, mean and std (K, C) float32, LATENT units."""
+
+    count: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+class Moments(NamedTuple):
+    """Spatial statistics: mean and std (C, h, w) float32, LATENT units."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class Statistics:
+    """Latent statistics of a data set, per class and position (joint), per class, and per position.
+
+    Large parts stay in the file until a class is asked for. Latents are in the host's LATENT units: raw VAE output,
+    before the model's scale factor.
+
+    Attributes:
+        metadata: the file's strings (dataset, class_names, vae, image_size, ...).
+        class_ids: (K,) int64, ascending ids of the classes the file knows.
+    """
+
+    def __init__(self, source: TensorSource, metadata: Mapping[str, str]):
+        self._source = source
+        self.metadata = dict(metadata)
+        self.sizes = check_layout(source)
+        self.class_ids = source.read("class_ids").to(torch.int64)
+        _check_ids(self.class_ids, source.name)
+        self._rows = {int(k): row for row, k in enumerate(self.class_ids)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Statistics:
+        """Statistics held in memory.
+
+        Args:
+            tensors: keys, shapes and dtypes of the file format (see `layout.py`); absent parts are absent keys.
+            metadata: strings; `format`, `version` and what follows from the tensors are filled in.
+
+        Raises:
+            SCPError: a part is missing its partner, shapes disagree, or a value is not finite or a std is negative.
+        """
+        source = MemorySource({key: tensor.detach().cpu() for key, tensor in tensors.items()})
+        statistics = cls(source, {**metadata, "format": FORMAT, "version": VERSION})
+        for key in source.shapes:
+            _check_values(key, source.read(key), source.name)
+        statistics.metadata.setdefault("latent_channels", str(statistics.channels))
+        statistics.metadata.setdefault("latent_downscale", "8")
+        return statistics
+
+    @property
+    def name(self) -> str:
+        """What to call these statistics in a message: the file's name where there is one."""
+        return self._source.name
+
+    @property
+    def channels(self) -> int:
+        """Number of latent channels C."""
+        return self.sizes["C"]
+
+    @property
+    def latent_size(self) -> tuple[int, int] | None:
+        """(h, w) of the stored grid, or None where the file holds categorical statistics only."""
+        return (self.sizes["h"], self.sizes["w"]) if "h" in self.sizes else None
+
+    @property
+    def downscale(self) -> int:
+        """Image pixels per latent cell along one side."""
+        return int(self.metadata.get("latent_downscale", "8"))
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set, or "" where the file does not say."""
+        return self.metadata.get("dataset", "")
+
+    @property
+    def has_joint(self) -> bool:
+        """Whether the file holds statistics per class and position."""
+        return "joint.mean" in self._source.shapes
+
+    @property
+    def has_categorical(self) -> bool:
+        """Whether the file holds statistics per class."""
+        return "class.mean" in self._source.shapes
+
+    @property
+    def has_spatial(self) -> bool:
+        """Whether the file holds statistics per position."""
+        return "spatial.mean" in self._source.shapes
+
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        """Class id -> name, as the file says; empty where it does not."""
+        try:
+            named = json.loads(self.metadata.get("class_names", "{}"))
+            return {int(k): str(v) for k, v in named.items()}
+        except (ValueError, AttributeError) as error:
+            raise SCPError(f"{self.name}: its class_names are not a JSON object of id: name ({error}).") from error
+
+    @cached_property
+    def label_rule(self) -> LabelRule:
+        """How label maps become rows of these statistics."""
+        return LabelRule.parse(self.metadata.get("label_rule", "nearest"), self.name)
+
+    def row_of(self, class_id: int) -> int | None:
+        """Row of a class in (K, ...) tensors, or None where the file does not know it."""
+        return self._rows.get(class_id)
+
+    def joint(self, rows: Sequence[int]) -> Cells:
+        """Joint statistics of the classes in these rows; nothing else is read.
+
+        Raises:
+            SCPError: the file holds no joint statistics, has changed since it was opened, or holds a value no
+                statistics can have.
+        """
+        count, mean, std = self._read(("joint.count", "joint.mean", "joint.std"), rows)
+        return Cells(count, mean, std)
+
+    def categorical(self) -> ClassMoments:
+        """Categorical statistics of every class."""
+        count, mean, std = self._read(("class.count", "class.mean", "class.std"))
+        return ClassMoments(count.to(torch.int64), mean, std)
+
+    def spatial(self) -> Moments:
+        """Spatial statistics of the whole grid."""
+        return Moments(*self._read(("spatial.mean", "spatial.std")))
+
+    def resample(self, latent_size: tuple[int, int]) -> Statistics:
+        """The same statistics on another grid: interpolated moments, each cell weighted by its count.
+
+        Nothing is read or computed until a class is asked for. A cell that saw nothing has no weight, so it cannot
+        pull a neighbour toward zero. Counts become fractional.
+        """
+        if self.latent_size in (None, tuple(latent_size)):
+            return self
+        return Statistics(_Resampled(self, latent_size), self.metadata)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every stored part, read into memory, under the file format's keys."""
+        return {key: self._source.read(key) for key in self._source.shapes}
+
+    def describe(self) -> dict[str, object]:
+        """A summary that can be written as JSON: metadata, parts, and per class its name, count and known cells."""
+        shares: dict[int, float] = {}
+        if self.has_joint:
+            for row, class_id in enumerate(self.class_ids.tolist()):
+                shares[class_id] = float((self.joint([row]).count > 0).float().mean())
+        counts = self.categorical().count.tolist() if self.has_categorical else [None] * len(self.class_ids)
+        return {
+            "name": self.name,
+            "metadata": self.metadata,
+            "latent_channels": self.channels,
+            "latent_size": list(self.latent_size) if self.latent_size else None,
+            "parts": [part for part in ("joint", "class", "spatial") if f"{part}.mean" in self._source.shapes],
+            "classes": [
+                {
+                    "id": class_id,
+                    "name": self.class_names.get(class_id, ""),
+                    "count": count,
+                    "cells": shares.get(class_id),
+                }
+                for class_id, count in zip(self.class_ids.tolist(), counts, strict=True)
+            ],
+        }
+
+    def _read(self, keys: tuple[str, ...], rows: Sequence[int] | None = None) -> list[Tensor]:
+        missing = [key for key in keys if key not in self._source.shapes]
+        if missing:
+            raise SCPError(
+                f"{self.name} holds no {' and '.join(missing)}. Choose a method it can serve, or another file."
+            )
+        read = self._source.read_many(keys, rows)
+        for key, tensor in zip(keys, read, strict=True):
+            _check_values(key, tensor, self.name)
+        return [tensor if key == "class.count" else tensor.float() for key, tensor in zip(keys, read, strict=True)]
+
+
+class LabelRule(NamedTuple):
+    """How a label map is brought to the grid (`nearest` or `majority`), and which ids stand for which.
+
+    Written in the file's metadata as "nearest; 255->150": the released COCO-Stuff statistics count unlabelled pixels
+    as class 150.
+    """
+
+    grid: str
+    replace: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, name: str) -> LabelRule:
+        """Read the metadata's spelling.
+
+        Raises:
+            SCPError: the text is not of that form.
+        """
+        grid, *pairs = (part.strip() for part in text.split(";"))
+        try:
+            replace = tuple((int(old), int(new)) for old, new in (pair.split("->") for pair in pairs))
+        except ValueError:
+            replace = None
+        if grid not in ("nearest", "majority") or replace is None:
+            raise SCPError(f"{name}: its label_rule is {text!r}; expected e.g. 'nearest' or 'nearest; 255->150'.")
+        return cls(grid, replace)
+
+
+class _Resampled(TensorSource):
+    """Reads another file's parts on another grid."""
+
+    def __init__(self, base: Statistics, size: tuple[int, int]):
+        self._base = base
+        self._size = size
+        self.name = base.name
+        self.shapes = {
+            key: (*shape[:-2], *size) if key.startswith(("joint.", "spatial.")) else shape
+            for key, shape in base._source.shapes.items()
+        }
+
+    def read_many(self, keys: Iterable[str], rows: Sequence[int] | None = None) -> list[Tensor]:
+        return [self._part(key, rows) for key in keys] if rows is None else self._rows(tuple(keys), rows)
+
+    def _rows(self, keys: tuple[str, ...], rows: Sequence[int]) -> list[Tensor]:
+        parts = resample_cells(*self._base.joint(rows), self._size)
+        return [dict(zip(("joint.count", "joint.mean", "joint.std"), parts, strict=True))[key] for key in keys]
+
+    def _part(self, key: str, rows: Sequence[int] | None) -> Tensor:
+        if key.startswith("joint."):
+            return self._rows((key,), range(len(self._base.class_ids)))[0]
+        if key.startswith("spatial."):
+            mean, std = resample_moments(*self._base.spatial(), self._size)
+            return mean if key == "spatial.mean" else std
+        return self._base._source.read(key)
+
+
+def load_statistics(path: str | os.PathLike[str]) -> Statistics:
+    """Open a statistics file; its tensors stay on disk until they are asked for.
+
+    Raises:
+        SCPError: there is no such file, it is not a statistics file, it is cut short, or of a newer version.
+    """
+    source = FileSource(Path(path))
+    found = source.metadata.get("format")
+    if found != FORMAT:
+        raise SCPError(
+            f"{source.name} is a safetensors file but not a statistics file"
+            f"{f' (its format is {found!r})' if found else ''}. Choose a file made by `scp_prior convert` or `reduce`."
+        )
+    version = source.metadata.get("version", "")
+    if version != VERSION:
+        raise SCPError(f"{source.name} is of format version {version!r}; this pack reads {VERSION}. Update the pack.")
+    return Statistics(source, source.metadata)
+
+
+def save_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> None:
+    """Write a statistics file whole or not at all.
+
+    Fractional counts of resampled statistics are rounded up, so that a cell that saw something keeps a count.
+
+    Raises:
+        SCPError: the file cannot be written; whatever stood there before still does.
+    """
+    tensors = {key: tensor.contiguous() for key, tensor in statistics.tensors().items()}
+    for key in ("joint.count", "class.count", "class_ids"):
+        if key in tensors and tensors[key].is_floating_point():
+            tensors[key] = tensors[key].ceil()
+        if key in tensors:
+            tensors[key] = tensors[key].to(torch.int32 if key == "joint.count" else torch.int64)
+    metadata = {**statistics.metadata, "format": FORMAT, "version": VERSION}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def _check_ids(ids: Tensor, name: str) -> None:
+    if len(ids) == 0 or int(ids.min()) < 0 or int(ids.max()) > MAX_CLASS_ID or bool((ids[1:] <= ids[:-1]).any()):
+        raise SCPError(f"{name}: class_ids must be ascending, without repeats, within 0..{MAX_CLASS_ID}.")
+
+
+def _check_values(key: str, tensor: Tensor, name: str) -> None:
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise SCPError(f"{name}: {key} holds a value that is not a finite number. Make the file again.")
+    if key.endswith((".std", ".count")) and tensor.numel() and float(tensor.min()) < 0:
+        raise SCPError(f"{name}: {key} holds a negative value. Make the file again.")
