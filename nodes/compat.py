@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 from typing import Any
 
 from comfy_api.latest import io
 
-_SCHEMA_KEYWORDS = frozenset(inspect.signature(io.Schema).parameters)
+_SCHEMA_KEYWORDS = frozenset(field.name for field in dataclasses.fields(io.Schema))
 
 
 def search_aliases(*aliases: str) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from .classes import palette as built_in_palette
 from .colour_match import N_COLOURS, distinct_colours, nearest_rows, pack_colours
 from .errors import SCPError
 
-DEFAULT = 24.0
+DEFAULT_TOLERANCE = 24.0
 """Default tolerance in 8 bit RGB steps.
 
-Preprocessor pictures saved from a browser are up to 20 steps off their palette; the palette of the ADE20K ControlNet has
-its colours 30 apart, so from 26 on every colour inside its grid would match something.
+Preprocessor pictures saved from a browser are up to 20 steps off their palette; the palette of the ADE20K ControlNet
+has its colours 30 apart, so from 26 on every colour inside its grid would match something.
 """
 
 GRID_RULES = ("nearest", "majority")
@@ -47,7 +47,7 @@ class LabelsRead(NamedTuple):
     unmatched: Tensor
 
 
-def labels_from_image(image: Tensor, palette: Palette, tolerance: float = DEFAULT) -> LabelsRead:
+def labels_from_image(image: Tensor, palette: Palette, tolerance: float = DEFAULT_TOLERANCE) -> LabelsRead:
     """Read a segmentation picture: each pixel becomes the class whose colour is nearest.
 
     Args:
@@ -79,7 +79,7 @@ def labels_from_image(image: Tensor, palette: Palette, tolerance: float = DEFAUL
     return LabelsRead(labels.view(shape).to(image.device), unmatched.view(shape).to(image.device))
 
 
-def palette_scores(image: Tensor, tolerance: float = DEFAULT) -> list[tuple[str, float]]:
+def palette_scores(image: Tensor, tolerance: float = DEFAULT_TOLERANCE) -> list[tuple[str, float]]:
     """How well each built-in palette explains a picture, best first.
 
     The score is the mean over (a regular sample of 65 536) pixels of (1 - (d / tolerance)^2)^2, where d is the distance

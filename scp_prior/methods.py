@@ -1,7 +1,7 @@
 """The prior methods: how joint, categorical and spatial statistics become one mean and spread per class and cell.
 
-Every function takes `Evidence` of n classes and returns a `Resolved` with the same n. Where a piece of evidence is
-missing the next broader one stands in, and `origin` says which.
+Every function takes `Evidence` about some cells and returns what the method makes of each. Where a piece of evidence
+is missing the next broader one stands in, and `origin` says which.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ ORIGIN_NAMES = {CELL: "its own cell", CLASS: "the class", SPATIAL: "the position
 
 
 class Evidence(NamedTuple):
-    """What is known about n classes on a grid of h x w cells; float32, LATENT units.
+    """What is known about m cells, each with its class; float32, LATENT units.
 
-    count (n, 1, h, w); mean, std (n, C, h, w): joint. class_mean, class_std (n, C, 1, 1), class_known (n, 1, 1, 1)
-    bool: categorical. spatial_mean, spatial_std (1, C, h, w): spatial.
+    count (m, 1), mean, std (m, C): joint. class_mean, class_std (m, C), class_known (m, 1) bool: categorical.
+    spatial_mean, spatial_std (m, C): spatial.
     """
 
     count: Tensor
@@ -35,7 +35,7 @@ class Evidence(NamedTuple):
 
 
 class Resolved(NamedTuple):
-    """mean, std (n, C, h, w) float32 in LATENT units; origin (n, 1, h, w) uint8, one of CELL, CLASS, SPATIAL, NONE."""
+    """mean, std (m, C) float32 in LATENT units; origin (m, 1) int64, one of CELL, CLASS, SPATIAL, NONE."""
 
     mean: Tensor
     std: Tensor
@@ -56,20 +56,18 @@ def joint(e: Evidence, o: Options) -> Resolved:
     mean m = (n mu_kp + a mu_k) / (n + a); variance (n (s_kp^2 + (mu_kp - m)^2) + b s_k^2) / (n + b): a cell seen
     rarely is mostly its class, a cell seen often is itself. With a = b = 0 this is `joint_class`.
     """
-    broad = klass(e, o)
-    if o.mean_pseudo_count == 0 and o.variance_pseudo_count == 0:
-        return joint_class(e, o)
-    n, a, b = e.count, o.mean_pseudo_count, o.variance_pseudo_count
-    seen = n > 0
-    mean = torch.where(seen, (n * e.mean + a * broad.mean) / (n + a).clamp_min(1e-12), broad.mean)
-    within = n * (e.std**2 + (e.mean - mean) ** 2)
-    variance = torch.where(seen, (within + b * broad.std**2) / (n + b).clamp_min(1e-12), broad.std**2)
-    return Resolved(mean, variance.sqrt(), torch.where(seen, CELL, broad.origin).to(torch.uint8))
+    cell, broad = joint_class(e, o), of_class(e, o)
+    # Where nothing was seen `cell` already is the class, and shrinking it toward itself by any count leaves it.
+    n = e.count.clamp_min(1)
+    a, b = o.mean_pseudo_count, o.variance_pseudo_count
+    mean = torch.lerp(cell.mean, broad.mean, a / (n + a))
+    variance = torch.lerp(cell.std**2 + (cell.mean - mean) ** 2, broad.std**2, b / (n + b))
+    return Resolved(mean, variance.sqrt(), cell.origin)
 
 
 def joint_class(e: Evidence, o: Options) -> Resolved:
     """The cell where anything was seen there, else the class: the authors' `class-spatial-joint`."""
-    return _cell_or(e, klass(e, o))
+    return _cell_or(e, of_class(e, o))
 
 
 def joint_spatial(e: Evidence, o: Options) -> Resolved:
@@ -77,21 +75,18 @@ def joint_spatial(e: Evidence, o: Options) -> Resolved:
     return _cell_or(e, spatial(e, o))
 
 
-def klass(e: Evidence, _: Options) -> Resolved:
+def of_class(e: Evidence, _: Options) -> Resolved:
     """The same statistics wherever the class appears: the authors' `class`."""
-    known, shape = e.class_known, e.mean.shape
     return Resolved(
-        torch.where(known, e.class_mean, e.spatial_mean).expand(shape),
-        torch.where(known, e.class_std, e.spatial_std).expand(shape),
-        torch.where(known, CLASS, SPATIAL).to(torch.uint8).expand(shape[0], 1, *shape[2:]),
+        torch.where(e.class_known, e.class_mean, e.spatial_mean),
+        torch.where(e.class_known, e.class_std, e.spatial_std),
+        torch.where(e.class_known, CLASS, SPATIAL),
     )
 
 
 def spatial(e: Evidence, _: Options) -> Resolved:
     """The statistics of the position, whatever the class: the authors' `spatial`."""
-    shape = e.mean.shape
-    origin = torch.full((shape[0], 1, *shape[2:]), SPATIAL, dtype=torch.uint8)
-    return Resolved(e.spatial_mean.expand(shape), e.spatial_std.expand(shape), origin)
+    return Resolved(e.spatial_mean, e.spatial_std, torch.full_like(e.class_known, SPATIAL, dtype=torch.int64))
 
 
 def mixture(e: Evidence, o: Options) -> Resolved:
@@ -99,7 +94,7 @@ def mixture(e: Evidence, o: Options) -> Resolved:
 
     mean m = w mu_s + (1 - w) mu_k; variance w (s_s^2 + (mu_s - m)^2) + (1 - w) (s_k^2 + (mu_k - m)^2).
     """
-    place, broad, w = spatial(e, o), klass(e, o), o.weight
+    place, broad, w = spatial(e, o), of_class(e, o), o.weight
     mean = w * place.mean + (1 - w) * broad.mean
     variance = w * (place.std**2 + (place.mean - mean) ** 2) + (1 - w) * (broad.std**2 + (broad.mean - mean) ** 2)
     return Resolved(mean, variance.sqrt(), broad.origin)
@@ -107,9 +102,8 @@ def mixture(e: Evidence, o: Options) -> Resolved:
 
 def normal(e: Evidence, _: Options) -> Resolved:
     """Zeros: the host's own start."""
-    shape = e.mean.shape
-    origin = torch.full((shape[0], 1, *shape[2:]), NONE, dtype=torch.uint8)
-    return Resolved(torch.zeros(shape), torch.zeros(shape), origin)
+    zeros = torch.zeros_like(e.mean)
+    return Resolved(zeros, zeros, torch.full_like(e.class_known, NONE, dtype=torch.int64))
 
 
 def _cell_or(e: Evidence, other: Resolved) -> Resolved:
@@ -117,7 +111,7 @@ def _cell_or(e: Evidence, other: Resolved) -> Resolved:
     return Resolved(
         torch.where(seen, e.mean, other.mean),
         torch.where(seen, e.std, other.std),
-        torch.where(seen, CELL, other.origin).to(torch.uint8),
+        torch.where(seen, CELL, other.origin),
     )
 
 
@@ -132,7 +126,7 @@ METHODS: dict[str, Method] = {
     "joint": Method(joint, ("joint", "class")),
     "joint-spatial": Method(joint_spatial, ("joint", "spatial")),
     "joint-class": Method(joint_class, ("joint", "class")),
-    "class": Method(klass, ("class",)),
+    "class": Method(of_class, ("class",)),
     "spatial": Method(spatial, ("spatial",)),
     "mixture": Method(mixture, ("class", "spatial")),
     "normal": Method(normal, ()),

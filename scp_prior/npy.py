@@ -24,7 +24,7 @@ import numpy as np
 from .errors import SCPError
 
 MAX_FILE_BYTES = 512 << 20  # the largest released file has 75 MB
-MAX_OPCODES = 200_000  # 182 classes take about 10 000
+MAX_OPCODES = 100_000  # 256 classes take about 15 000
 MAX_STACK = 8192
 MAX_MARKS = 64
 MAX_TEXT = 1024

@@ -70,14 +70,12 @@ def prior_maps(
     options = _check_options(method, Options(weight, mean_pseudo_count, variance_pseudo_count))
     grid = _grid(statistics, labels, latent_size)
     table = _table(statistics, method, tuple(grid.shape[-2:]), options)
-    rows = table.rows_of(grid.cpu())
+    cells = table.cells_of(grid.cpu())
 
     b, h, w = grid.shape
-    cell = rows.view(b, h * w) * (h * w) + torch.arange(h * w)
-    values = table.values.flatten(0, 1).index_select(0, cell.flatten())  # (B h w, 2 C)
-    values = values.view(b, h, w, -1).permute(0, 3, 1, 2).contiguous().to(labels.device)  # (B, 2 C, h, w)
-    mean, std = values.chunk(2, dim=1)
-    origin = table.origin.flatten().index_select(0, cell.flatten()).view(b, h, w).to(labels.device)
+    values = table.values.index_select(0, cells).view(b, h, w, -1)  # (B, h, w, 2 C)
+    mean, std = values.permute(0, 3, 1, 2).contiguous().to(labels.device).chunk(2, dim=1)
+    origin = table.origin.index_select(0, cells).view(b, h, w).to(labels.device)
     return PriorMaps(mean, std, origin)
 
 
@@ -148,7 +146,7 @@ def _grid(statistics: Statistics, labels: Tensor, latent_size: tuple[int, int] |
     if latent_size is None:
         latent_size = size if size == statistics.latent_size else latent_size_of(size, statistics.downscale)
     grid = labels if size == tuple(latent_size) else to_latent_grid(labels, latent_size, statistics.label_rule.grid)
-    low, high = int(grid.min()), int(grid.max())
+    low, high = (int(bound) for bound in grid.aminmax())
     if low < 0 or high > MAX_CLASS_ID:
         raise SCPError(f"The label map holds {low if low < 0 else high}; class ids lie within 0..{MAX_CLASS_ID}.")
     return grid.to(torch.int64)

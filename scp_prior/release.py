@@ -132,6 +132,9 @@ def convert_release(
     _check_agreement(paths, joint_part, spatial_part, class_part)
 
     tensors = _assemble(joint_part, spatial_part, class_part)
+    if not len(tensors["class_ids"]):
+        # Spatial statistics are of every class alike, and the format asks for at least one.
+        tensors["class_ids"] = np.array(table(dataset).ids, dtype=np.int64)
     return Statistics.from_tensors(
         {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in tensors.items()},
         _metadata(dataset, paths, tensors),

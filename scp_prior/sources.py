@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +23,11 @@ class TensorSource(abc.ABC):
     @abc.abstractmethod
     def read_many(self, keys: Iterable[str], rows: Sequence[int] | None = None) -> list[Tensor]:
         """The tensors under `keys`, or only these rows of their first dimension."""
+
+    def cells(self, keys: Sequence[str], rows: Tensor, positions: Tensor) -> list[Tensor]:
+        """Cells (m, channels) of (K, [C,] h, w) tensors; `rows` and row-major `positions` (m,) int64 say which."""
+        present, index = rows.unique(return_inverse=True)
+        return [_gather(part, index, positions) for part in self.read_many(keys, present.tolist())]
 
     def read(self, key: str) -> Tensor:
         """The whole tensor under `key`."""
@@ -66,11 +72,21 @@ class FileSource(TensorSource):
             ) from error
 
     def read_many(self, keys: Iterable[str], rows: Sequence[int] | None = None) -> list[Tensor]:
+        with self._opened() as file:
+            return [_rows(file, key, rows) for key in keys]
+
+    def cells(self, keys: Sequence[str], rows: Tensor, positions: Tensor) -> list[Tensor]:
+        """As in TensorSource, through the mapping: of the file, only the pages these cells lie on are read."""
+        with self._opened() as file:
+            return [_gather(file.get_tensor(key), rows, positions) for key in keys]
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[safe_open]:
         if self._fingerprint() != self._stamp:
             raise SCPError(f"{self.name} was replaced while it was in use. Queue the graph again to load the new file.")
         try:
             with safe_open(self._path, framework="pt") as file:
-                return [_rows(file, key, rows) for key in keys]
+                yield file
         except (SafetensorError, OSError) as error:
             raise SCPError(f"{self.name} cannot be read any more ({error}). Get or make it again.") from error
 
@@ -90,3 +106,8 @@ def _rows(file: safe_open, key: str, rows: Sequence[int] | None) -> Tensor:
         return file.get_tensor(key).clone()
     part = file.get_slice(key)
     return torch.cat([part[row : row + 1] for row in rows])
+
+
+def _gather(part: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
+    # (K, h, w) and (K, C, h, w) alike as (K, C or 1, h w).
+    return part.view(len(part), -1, part.shape[-2] * part.shape[-1])[rows, :, positions]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -22,6 +23,8 @@ from .sources import FileSource, MemorySource, TensorSource
 FORMAT = "scp-statistics"
 VERSION = "1"
 MAX_CLASS_ID = 65535
+JOINT = ("joint.count", "joint.mean", "joint.std")
+SPATIAL = ("spatial.mean", "spatial.std")
 
 
 class Cells(NamedTuple):
@@ -150,8 +153,23 @@ class Statistics:
             SCPError: the file holds no joint statistics, has changed since it was opened, or holds a value no
                 statistics can have.
         """
-        count, mean, std = self._read(("joint.count", "joint.mean", "joint.std"), rows)
-        return Cells(count, mean, std)
+        return Cells(*self._read(JOINT, rows))
+
+    def joint_at(self, rows: Tensor, positions: Tensor) -> Cells:
+        """Joint statistics of single cells: count (m,), mean and std (m, C).
+
+        Args:
+            rows, positions: (m,) int64, class row and row-major position of each cell.
+
+        Raises:
+            SCPError: as `joint`.
+        """
+        self._require(JOINT)
+        parts = self._source.cells(JOINT, rows, positions)
+        for key, part in zip(JOINT, parts, strict=True):
+            _check_values(key, part, self.name)
+        count, mean, std = (part.float() for part in parts)
+        return Cells(count.squeeze(1), mean, std)
 
     def categorical(self) -> ClassMoments:
         """Categorical statistics of every class."""
@@ -160,7 +178,7 @@ class Statistics:
 
     def spatial(self) -> Moments:
         """Spatial statistics of the whole grid."""
-        return Moments(*self._read(("spatial.mean", "spatial.std")))
+        return Moments(*self._read(SPATIAL))
 
     def resample(self, latent_size: tuple[int, int]) -> Statistics:
         """The same statistics on another grid: interpolated moments, each cell weighted by its count.
@@ -201,15 +219,18 @@ class Statistics:
         }
 
     def _read(self, keys: tuple[str, ...], rows: Sequence[int] | None = None) -> list[Tensor]:
+        self._require(keys)
+        read = self._source.read_many(keys, rows)
+        for key, tensor in zip(keys, read, strict=True):
+            _check_values(key, tensor, self.name)
+        return [tensor if key == "class.count" else tensor.float() for key, tensor in zip(keys, read, strict=True)]
+
+    def _require(self, keys: tuple[str, ...]) -> None:
         missing = [key for key in keys if key not in self._source.shapes]
         if missing:
             raise SCPError(
                 f"{self.name} holds no {' and '.join(missing)}. Choose a method it can serve, or another file."
             )
-        read = self._source.read_many(keys, rows)
-        for key, tensor in zip(keys, read, strict=True):
-            _check_values(key, tensor, self.name)
-        return [tensor if key == "class.count" else tensor.float() for key, tensor in zip(keys, read, strict=True)]
 
 
 class LabelRule(NamedTuple):
@@ -252,19 +273,20 @@ class _Resampled(TensorSource):
         }
 
     def read_many(self, keys: Iterable[str], rows: Sequence[int] | None = None) -> list[Tensor]:
-        return [self._part(key, rows) for key in keys] if rows is None else self._rows(tuple(keys), rows)
+        read: dict[str, Tensor] = {}
+        for key in (keys := tuple(keys)):
+            if key not in read:
+                read.update(self._part_of(key, rows))
+        return [read[key] for key in keys]
 
-    def _rows(self, keys: tuple[str, ...], rows: Sequence[int]) -> list[Tensor]:
-        parts = resample_cells(*self._base.joint(rows), self._size)
-        return [dict(zip(("joint.count", "joint.mean", "joint.std"), parts, strict=True))[key] for key in keys]
-
-    def _part(self, key: str, rows: Sequence[int] | None) -> Tensor:
-        if key.startswith("joint."):
-            return self._rows((key,), range(len(self._base.class_ids)))[0]
-        if key.startswith("spatial."):
-            mean, std = resample_moments(*self._base.spatial(), self._size)
-            return mean if key == "spatial.mean" else std
-        return self._base._source.read(key)
+    def _part_of(self, key: str, rows: Sequence[int] | None) -> dict[str, Tensor]:
+        """`key`, and what comes with it: moments are resampled together."""
+        if key in JOINT:
+            cells = self._base.joint(range(len(self._base.class_ids)) if rows is None else rows)
+            return dict(zip(JOINT, resample_cells(*cells, self._size), strict=True))
+        if key in SPATIAL:
+            return dict(zip(SPATIAL, resample_moments(*self._base.spatial(), self._size), strict=True))
+        return {key: self._base._source.read_many([key], rows)[0]}
 
 
 def load_statistics(path: str | os.PathLike[str]) -> Statistics:
@@ -311,7 +333,10 @@ def _check_ids(ids: Tensor, name: str) -> None:
 
 
 def _check_values(key: str, tensor: Tensor, name: str) -> None:
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    if not tensor.numel():
+        return
+    low, high = (float(bound) for bound in tensor.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise SCPError(f"{name}: {key} holds a value that is not a finite number. Make the file again.")
-    if key.endswith((".std", ".count")) and tensor.numel() and float(tensor.min()) < 0:
+    if low < 0 and key.endswith((".std", ".count")):
         raise SCPError(f"{name}: {key} holds a negative value. Make the file again.")

@@ -1,13 +1,14 @@
 """Write tiny stand-ins for Stable Diffusion 2.1, its ControlNet and its VAE, which the host's own loaders read.
 
-They are NOT trained and cannot draw. The host recognises the family by shapes that cannot shrink (320 channels, context 1024,
-OpenCLIP-H), so everything around those shapes is as small as it may be. Purely random weights would turn the picture into
-noise; so a few of the channels are wired by hand, and the rest are random:
+They are NOT trained and cannot draw. The host recognises the family by shapes that cannot shrink (320 channels,
+context 1024, OpenCLIP-H), so everything around those shapes is as small as it may be. With random weights alone the
+picture would be noise whatever it started from; so a few channels are wired by hand, and the rest are random:
 
-- U-Net: the wired channels predict, as noise, the part of the input which a wide blur removes. Sampling then keeps what the
-  starting latent holds on a large scale, which is just what a noise prior puts there: the picture shows the prior. The
-  random channels (prompt, timestep, attention) are scaled down at the output, so that they matter without taking over.
-- ControlNet: adds the hint's own colours and edges to what is kept.
+- ControlNet: hands the hint's colours on.
+- U-Net: where the hint has one colour, one attention head averages the latent it is given, and what differs from that
+  average is predicted to be noise. Sampling then keeps what the starting latent holds per area, which is just what a
+  noise prior puts there: the picture shows the prior. Without a hint the whole picture is one area.
+  The random channels (prompt, timestep, neighbours) are scaled down at the output: they matter, and do not take over.
 - VAE: decodes with the linear latent-to-RGB factors that previews use, and encodes with their pseudo-inverse.
 
 All is seeded: the same call writes the same weights. Run as a script: `tiny_models.py FOLDER` writes one of each.
@@ -38,17 +39,19 @@ RGB_FACTORS = torch.tensor(
     [[0.3512, 0.2297, 0.3227], [0.3250, 0.4974, 0.2350], [-0.2829, 0.1762, 0.2721], [-0.2120, -0.2616, -0.7177]]
 )
 
-# The wired channels. The host normalises in groups of 10 neighbours (20 in the blocks that take a skip connection), and the
-# wiring needs the ratio between a latent channel and its blurred twin to survive that: so each latent channel has a group of
-# its own. A signal travels as a pair (+a, -a), because silu(a) - silu(-a) = a exactly.
-GROUP = 20
-KEEP, BLUR = 0, 2  # places in a group: the pair of the latent channel itself, the pair of its blurred twin
-HINT_GROUP = 4 * GROUP  # the hint's four latent channels, as pairs, in one group
+# The wired channels. A signal travels as a pair (+a, -a), because silu(a) - silu(-a) = a exactly. The host normalises in
+# groups of 10 neighbours; a pair of large constants in a group makes the divisor known, so that normalising is harmless.
+LATENT, HINT, MEAN = 0, 10, 20  # where the pairs of the latent, of the hint's features and of the averages begin
+CONSTANT = 20.0
+LAYER_CONSTANTS, LAYER_CONSTANT = range(40, 160), 30.0  # the same trick for the layer norms inside the transformer
 FREE = 160  # channels from here on are random
+HEAD = 64
 
-NOISE_GAIN = 2.1
-HINT_GAIN = 0.16
-RANDOM_GAIN = 0.03
+SHARPNESS = 60.0  # how unlike two hint colours must be to count as two areas
+SMALL = 0.3  # small enough for silu(a) + silu(-a) to be a * a / 2
+NOISE_GAIN = 1.7
+RANDOM_GAIN = 0.06
+PROMPT_GAIN = 6.0
 
 
 class _Spec(dict[str, Shape]):
@@ -105,6 +108,7 @@ def _unet_spec() -> _Spec:
     spec.encoder_half()
     for k in (0, 1):
         spec.res_block(f"output_blocks.{k}.0", 2 * CHANNELS)
+    spec.transformer("output_blocks.1.1")
     spec.norm("out.0", CHANNELS)
     spec.conv("out.2", 4, CHANNELS)
     return spec
@@ -178,65 +182,93 @@ def _tap(value: float = 1.0) -> Tensor:
     return kernel
 
 
-_BOX = torch.full((3, 3), 1 / 9)
+def _read(weight: Tensor, out: int, pair: int, gain: float) -> None:
+    """Wire an output to half the difference of a pair: what a layer norm subtracts from both then cancels."""
+    weight[out, pair], weight[out, pair + 1] = gain / 2, -gain / 2
 
 
-def _clear_wired(weight: Tensor, inner: int) -> None:
-    """Free the wired rows; of the other rows, let random channels see random channels only."""
+def _clear_wired(weight: Tensor) -> None:
+    """Free the wired rows, and let the random rows see random channels only."""
     weight[:FREE] = 0
-    for start in range(0, inner, CHANNELS):
+    for start in range(0, weight.shape[1], CHANNELS):
         weight[:, start : start + FREE] = 0
 
 
-def _wire_convolution(weight: Tensor, gain: float = 1.0) -> None:
-    inner = weight.shape[1]
-    _clear_wired(weight, inner)
-    for c in range(4):
-        _pairs(weight, c * GROUP + KEEP, c * GROUP + KEEP, _tap(gain))
-        _pairs(weight, c * GROUP + BLUR, c * GROUP + BLUR, _BOX * gain)
-
-
-def _wire_block(weights: Weights, name: str, gain: float = 1.0) -> None:
-    _wire_convolution(weights[f"{name}.in_layers.2.weight"])
-    _wire_convolution(weights[f"{name}.out_layers.3.weight"], gain)
+def _clear_block(weights: Weights, name: str) -> None:
+    for part in ("in_layers.2", "out_layers.3", "skip_connection"):
+        if f"{name}.{part}.weight" in weights:
+            _clear_wired(weights[f"{name}.{part}.weight"])
     weights[f"{name}.emb_layers.1.weight"][:FREE] = 0
-    skip = weights.get(f"{name}.skip_connection.weight")
-    if skip is not None:
-        _clear_wired(skip, skip.shape[1])
+
+
+def _wire_averaging(weights: Weights, name: str) -> None:
+    """Wire a transformer: subtract from the latent its average over all places of about the same hint colour.
+
+    Head 0 weighs place j for place i by exp(-SHARPNESS / 2 * |f_i - f_j|^2), f being the hint's colour; the softmax takes
+    care of |f_i|^2, and |f_j|^2 comes with the features.
+    """
+    block = f"{name}.transformer_blocks.0"
+    divisor = CONSTANT * math.sqrt(2 / 10)
+    weight, bias = weights[f"{name}.proj_in.weight"], weights[f"{name}.proj_in.bias"]
+    _clear_wired(weight)
+    for channel in range(LATENT, MEAN):
+        weight[channel, channel] = divisor
+    bias[LAYER_CONSTANTS.start : LAYER_CONSTANTS.stop : 2] = LAYER_CONSTANT
+    bias[LAYER_CONSTANTS.start + 1 : LAYER_CONSTANTS.stop : 2] = -LAYER_CONSTANT
+    # The pairs of constants that came through the group norm, of CONSTANT each, count here as well.
+    total = len(LAYER_CONSTANTS) * LAYER_CONSTANT**2 + 4 * CONSTANT**2
+    divisor = math.sqrt(total / CHANNELS)
+
+    for part in ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn2.to_q", "ff.net.0.proj"):
+        weights[f"{block}.{part}.weight"][:, :FREE] = 0
+    query, key, value = (weights[f"{block}.attn1.to_{part}.weight"] for part in "qkv")
+    out = weights[f"{block}.attn1.to_out.0.weight"]
+    for weight in (query, key, value):
+        weight[:HEAD] = 0
+    out[:, :HEAD] = 0
+    scale = math.sqrt(SHARPNESS * math.sqrt(HEAD))
+    for c in range(3):
+        _read(query, c, HINT + 2 * c, scale * divisor)
+        _read(key, c, HINT + 2 * c, scale * divisor)
+    _read(query, 3, LAYER_CONSTANTS.start, divisor / LAYER_CONSTANT)
+    _read(key, 3, HINT + 6, -0.5 * SHARPNESS * math.sqrt(HEAD) * divisor)
+    for part in ("attn1.to_out.0", "attn2.to_out.0", "ff.net.2"):
+        weights[f"{block}.{part}.weight"][:FREE] = 0
+    for c in range(4):
+        _read(value, c, LATENT + 2 * c, divisor)
+        out[MEAN + c, c] = 1.0
+    weights[f"{block}.attn2.to_out.0.weight"] *= PROMPT_GAIN
+
+    weight = weights[f"{name}.proj_out.weight"]
+    _clear_wired(weight)
+    for c in range(4):
+        weight[LATENT + 2 * c, MEAN + c], weight[LATENT + 2 * c + 1, MEAN + c] = -1.0, 1.0
 
 
 def unet(seed: int = 0) -> Weights:
     """Return the U-Net's weights: float32, wired as the head of this file says, the rest random."""
     weights = _random(_unet_spec(), seed)
-    # Every block adds to what came in; each gain is so much larger that what came in is lost beside it. The first value is
-    # small for the same reason, yet large against the 1e-5 that group normalisation adds to a variance.
     first = weights["input_blocks.0.0.weight"]
     first[:FREE] = 0
     for c in range(4):
-        for place, kernel in ((KEEP, _tap(0.2)), (BLUR, _BOX * 0.2)):
-            first[c * GROUP + place, c] = kernel
-            first[c * GROUP + place + 1, c] = -kernel
-    _wire_block(weights, "input_blocks.1.0", 4.0)
-    weights["input_blocks.1.1.proj_out.weight"][:FREE] = 0
-    _wire_block(weights, "middle_block.0", 80.0)
-    _wire_block(weights, "output_blocks.0.0")
-    _wire_block(weights, "output_blocks.1.0")
-    # The last block takes the hint from the skip connection, where the ControlNet adds it, into channels of its own.
-    for c in range(4):
-        place = HINT_GROUP + 2 * c
-        _pairs(weights["output_blocks.1.0.in_layers.2.weight"], place, CHANNELS + place, _tap())
-        _pairs(weights["output_blocks.1.0.out_layers.3.weight"], place, place, _tap())
+        first[LATENT + 2 * c, c], first[LATENT + 2 * c + 1, c] = _tap(), _tap(-1.0)
+    for name in ("input_blocks.1.0", "middle_block.0", "output_blocks.0.0", "output_blocks.1.0"):
+        _clear_block(weights, name)
+    _clear_wired(weights["input_blocks.1.1.proj_out.weight"])
+    # The skip connection of the last block leads from the very first convolution (and what the ControlNet adds there)
+    # past all normalising.
+    skip, bias = (weights[f"output_blocks.1.0.skip_connection.{kind}"] for kind in ("weight", "bias"))
+    for channel in range(LATENT, MEAN):
+        skip[channel, CHANNELS + channel] = 1.0
+    for group in (LATENT, HINT):
+        bias[group + 8], bias[group + 9] = CONSTANT, -CONSTANT
+    _wire_averaging(weights, "output_blocks.1.1")
     out = weights["out.2.weight"]
     out *= RANDOM_GAIN
     out[:, :FREE] = 0
-    # A group holds two pairs and six zeros, so normalisation divides by sqrt(2 / 10) of the latent channel's deviation.
-    gain = NOISE_GAIN * math.sqrt(0.2)
+    gain = NOISE_GAIN * CONSTANT * math.sqrt(2 / 10)
     for c in range(4):
-        for place, kernel in ((KEEP, _tap(gain)), (BLUR, -gain * _BOX)):
-            out[c, c * GROUP + place] = kernel
-            out[c, c * GROUP + place + 1] = -kernel
-        out[c, HINT_GROUP + 2 * c] = _tap(-HINT_GAIN)
-        out[c, HINT_GROUP + 2 * c + 1] = _tap(HINT_GAIN)
+        out[c, LATENT + 2 * c], out[c, LATENT + 2 * c + 1] = _tap(gain), _tap(-gain)
     return weights
 
 
@@ -253,17 +285,18 @@ def controlnet(seed: int = 1) -> Weights:
         weights["input_hint_block.0.bias"][2 * c : 2 * c + 2] = torch.tensor([-1.0, 1.0])
         for k in range(1, 7):
             _pairs(hint[k], 2 * c, 2 * c, half if k in (2, 4, 6) else _tap())
-    to_latent = torch.linalg.pinv(RGB_FACTORS)
-    for latent in range(4):
-        for c in range(3):
-            _pairs(hint[7], HINT_GROUP + 2 * latent, 2 * c, _tap(float(to_latent[c, latent])))
+        _pairs(hint[6], 6 + 2 * c, 2 * c, SMALL * half)
+        _pairs(hint[7], HINT + 2 * c, 2 * c, _tap())
+        square = _tap(2 / SMALL**2)  # |colour|^2, from silu(a) + silu(-a)
+        hint[7][HINT + 6, 6 + 2 * c : 8 + 2 * c], hint[7][HINT + 7, 6 + 2 * c : 8 + 2 * c] = square, -square
     weights["input_blocks.0.0.weight"][:FREE] = 0
+    for name in ("input_blocks.1.0", "middle_block.0"):
+        _clear_block(weights, name)
     for name in ("zero_convs.0.0.weight", "zero_convs.1.0.weight", "middle_block_out.0.weight"):
         weights[name] *= RANDOM_GAIN
-        _clear_wired(weights[name], CHANNELS)
-    # In the first skip connection nothing else is on these channels, and normalisation there evens out any gain.
-    for place in range(HINT_GROUP, HINT_GROUP + 8):
-        weights["zero_convs.0.0.weight"][place, place] = 1.0
+        _clear_wired(weights[name])
+    for channel in range(HINT, HINT + 8):
+        weights["zero_convs.0.0.weight"][channel, channel] = 1.0
     return weights
 
 

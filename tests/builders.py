@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from scp_prior import Statistics
+from scp_prior import Statistics, save_statistics
 
 METADATA = {"dataset": "toy", "label_rule": "nearest", "latent_downscale": "8"}
 
@@ -33,3 +33,10 @@ def make_statistics(
     if parts is not None:
         tensors = {key: t for key, t in tensors.items() if key.split(".")[0] in (*parts, "class_ids")}
     return Statistics.from_tensors(tensors, {**METADATA, **metadata})
+
+
+def save_toy_statistics(path, size, ids=(0, 1, 2), **metadata: str) -> None:
+    """A statistics file of cityscapes trainIds, every cell seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    named = {"dataset": "cityscapes", "palette": "cityscapes"} | metadata
+    save_statistics(make_statistics(ids, size=size, empty=0.0, **named), path)

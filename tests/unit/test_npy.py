@@ -24,7 +24,7 @@ from scp_prior.npy import read_object_npy
 
 NAMES = ("categorical", "spatial", "spatial_class")
 SMALL = {np.int64(3): {"mean": np.arange(4, dtype=np.float32), "std": np.ones(4, np.float32)}, 7: {"mean": np.zeros(2)}}
-# The four instructions every 0-d object array begins with, as numpy 2 writes them in protocol 2 to 5.
+# What an array is made of in a pickle: a finished dtype (float32, object), and an array still without its state.
 DTYPE = b"cnumpy\ndtype\n"
 F4 = DTYPE + b"X\x02\x00\x00\x00f4\x89\x88\x87R(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
 O8 = DTYPE + b"X\x02\x00\x00\x00O8\x89\x88\x87R(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?tb"
@@ -330,7 +330,11 @@ def test_a_long_or_ugly_name_is_shown_short_and_clean(read):
         (b"c" + b"x" * 2000 + b"\ny\n", "name without an end"),
         (b"h\x07", "reference to nothing"),
         (b"j\xff\xff\xff\xff", "reference to nothing"),
-        (b"R", "state|operands|call"),
+        (b"R", "a call of a dictionary"),
+        (b"K\x01(\x85", "operands"),
+        (b"(" * 100, "nests or piles up"),
+        (b"}" * 9000, "nests or piles up"),
+        (array(b"K\x01\x85", b"C\x04abcd", DTYPE + text("f4") + b"\x89\x88\x87R"), "objects"),
         (b"u", "outside"),
         (b"tt", "mark"),
         (b"(", "mark|operands|outside"),
@@ -442,6 +446,8 @@ def test_duplicate_and_odd_keys_are_refused(read):
         around(b"K\x05")[:-1] + b"(.",
         around(b"K\x05")[:-1] + b"N.",
         around(b"K\x05").replace(b"satb.", b"saKatb."),
+        b"\x80\x03" + EMPTY + b"(K\x01)" + O8 + b"\x89]K\x05atb.",
+        b"\x80\x03" + EMPTY + b"(K\x01)" + O8 + b"\x89]tb.",
         around(b"".join(b"}" + text("k") for _ in range(20)) + b"K\x01" + b"s" * 20),
     ],
     ids=itertools.count(),
@@ -471,7 +477,7 @@ def test_any_single_damaged_byte_gives_a_tree_or_a_clear_error(read):
     start = whole.index(b"\x80\x04")
     outcomes = {True: 0, False: 0}
     for position in range(start, len(whole)):
-        for value in (0, 1, ord("."), ord("b"), ord("R"), 0x93, 0xFF, whole[position] ^ 0x10):
+        for value in (0, ord("."), ord("R"), whole[position] ^ 0x10):
             damaged = whole[:position] + bytes([value]) + whole[position + 1 :]
             try:
                 outcomes[isinstance(read(damaged), dict)] += 1

@@ -134,18 +134,36 @@ def test_the_files_own_convention_replaces_ids():
         assert torch.equal(prior_maps(statistics, void, method).mean, prior_maps(statistics, roof, method).mean)
 
 
-def test_only_the_classes_in_the_picture_are_read_and_only_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("size", [None, (5, 7)])
+def test_only_the_cells_in_the_picture_are_read_and_only_once(tmp_path, monkeypatch, size):
     save_statistics(make_statistics(), tmp_path / "s.safetensors")
     statistics = load_statistics(tmp_path / "s.safetensors")
-    read: list[list[int]] = []
-    joint = type(statistics).joint
-    monkeypatch.setattr(type(statistics), "joint", lambda self, rows: read.append(list(rows)) or joint(self, rows))
-    labels = torch.full((1, 4, 6), 1)
-    prior_maps(statistics, labels)
-    assert read == [[1]]
+    read: list[int] = []
+    joint_at = type(statistics).joint_at
+    monkeypatch.setattr(
+        type(statistics), "joint_at", lambda self, rows, at: read.append(len(rows)) or joint_at(self, rows, at)
+    )
+    labels = torch.full((1, *(size or (4, 6))), 1)
+    labels[0, 0, 0] = UNKNOWN
+    first = prior_maps(statistics, labels, latent_size=size)
+    assert read == [labels.numel() - 1]
     (tmp_path / "s.safetensors").unlink()
-    prior_maps(statistics, labels.flip(1))
-    assert read == [[1]]
+    again = prior_maps(statistics, labels, latent_size=size)
+    assert read == [labels.numel() - 1]
+    assert torch.equal(first.mean, again.mean)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_filling_in_piecemeal_gives_what_filling_at_once_gives(method):
+    whole, parts = make_statistics(), make_statistics()
+    labels = torch.tensor([0, 1, 3, 255, UNKNOWN])[
+        torch.randint(0, 5, (3, 4, 6), generator=torch.Generator().manual_seed(2))
+    ]
+    at_once = prior_maps(whole, labels, method)
+    for i in (0, 1, 2):
+        one = prior_maps(parts, labels[i : i + 1], method)
+        for a, b in zip(one, at_once, strict=True):
+            assert torch.equal(a[0], b[i])
 
 
 def test_resampling_to_the_size_asked_for():

@@ -1,0 +1,234 @@
+"""A picture that answers "which colour is which class?": the label map, and below it one row a class."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .classes import Palette, palette, palettes
+from .errors import SCPError
+from .labels import class_shares, hint_from_labels
+
+RGB = tuple[int, int, int]
+
+# Sized for a node's preview, which shows some 350 pixels of width: text of 18 pixels is still read there.
+_WIDTH = 640
+_MAP_HEIGHT = 480
+_MARGIN = 14
+_TEXT = 18
+_SMALL = 14
+_ROW = 27
+_NOTE = 18
+_HEADER = 40
+_SWATCH = 19
+_MAX_ROWS = 40
+_ONE_COLUMN_UP_TO = 5
+
+_BACKGROUND: RGB = (28, 30, 34)
+_RULE: RGB = (70, 74, 82)
+_INK: RGB = (236, 238, 242)
+_DIM: RGB = (152, 158, 170)
+_AMBER: RGB = (255, 190, 90)
+_MAGENTA: RGB = (255, 0, 220)
+_HATCH_DARK: RGB = (60, 0, 52)
+_HATCH_PERIOD = 8
+
+
+class _Row(NamedTuple):
+    name: str
+    number: str
+    share: str
+    note: str = ""
+    swatch: RGB | None = None
+    warning: bool = False
+
+    @property
+    def height(self) -> int:
+        return _ROW + (_NOTE if self.note else 0)
+
+
+def legend(
+    labels: Tensor,
+    palette: Palette,
+    *,
+    unmatched: Tensor | None = None,
+    notes: Mapping[int, str] | None = None,
+    title: str = "",
+) -> Tensor:
+    """Draw label maps with, below each, colour, name, id and share of every class in it, most frequent first.
+
+    At most 40 rows are drawn; the last one then counts the classes left out. Unmatched pixels are hatched in magenta
+    and come first. Maps in a grey-id palette, in which neighbouring classes look alike, are drawn in the colours of
+    their data set. A large map is drawn by nearest pixel: a detail too small for that shows in the shares alone.
+
+    Args:
+        labels: `(B, H, W)` integer ids of the palette's table.
+        palette: names and colours.
+        unmatched: `(B, H, W)` bool, pixels whose colour was not recognised.
+        notes: a remark for some of the ids, e.g. that the statistics do not know the class.
+        title: shown above the rows; the palette's name when empty.
+
+    Returns:
+        `(B, H', 640, 3)` float32 in 0..1 on the CPU; within a batch the shorter legends are filled up below.
+
+    Raises:
+        SCPError: the labels have another shape, dtype or range, or the mask another shape than the labels.
+    """
+    class_shares(labels)  # refuses what is no label map while its shape is still the caller's
+    if unmatched is not None and unmatched.shape != labels.shape:
+        raise SCPError(
+            f"The unmatched mask has the shape {tuple(unmatched.shape)}, the label map {tuple(labels.shape)}; "
+            "they must be of one picture."
+        )
+    shown = _shown_palette(palette)
+    masks = [None] * len(labels) if unmatched is None else list(unmatched.detach().cpu().bool())
+    pages = [
+        _page(one.detach().cpu(), shown, mask, notes or {}, title or palette.name)
+        for one, mask in zip(labels, masks, strict=True)
+    ]
+    drawn = np.empty((len(pages), max(page.height for page in pages), _WIDTH, 3), dtype=np.uint8)
+    drawn[:] = _BACKGROUND
+    for canvas, page in zip(drawn, pages, strict=True):
+        canvas[: page.height] = np.asarray(page)
+    return torch.from_numpy(drawn).to(torch.float32).div_(255)
+
+
+def _shown_palette(asked: Palette) -> Palette:
+    if not asked.grey:
+        return asked
+    candidates = (palette(name) for name in palettes())
+    return next((other for other in candidates if other.table == asked.table and not other.grey), asked)
+
+
+def _page(
+    labels: Tensor, shown: Palette, unmatched: Tensor | None, notes: Mapping[int, str], title: str
+) -> Image.Image:
+    rows = _rows(labels, shown, unmatched, notes)
+    columns = _columns(rows)
+    picture = _picture(labels, shown, unmatched)
+    height = picture.height + _HEADER + max(sum(row.height for row in column) for column in columns) + _MARGIN
+    page = Image.new("RGB", (_WIDTH, height), _BACKGROUND)
+    page.paste(picture, ((_WIDTH - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(page)
+    _draw_header(draw, picture.height, title, f"{labels.shape[1]} x {labels.shape[0]}")
+    column_width = (_WIDTH - _MARGIN * (len(columns) + 1)) // len(columns)
+    for number, column in enumerate(columns):
+        left = _MARGIN + number * (column_width + _MARGIN)
+        top = picture.height + _HEADER
+        for row in column:
+            _draw_row(page, draw, row, left, top, left + column_width)
+            top += row.height
+    return page
+
+
+def _rows(labels: Tensor, shown: Palette, unmatched: Tensor | None, notes: Mapping[int, str]) -> list[_Row]:
+    total = labels.numel()
+    missed = 0 if unmatched is None else int(unmatched.sum())
+    matched = labels.flatten() if unmatched is None or not missed else labels[~unmatched]
+    shares = class_shares(matched.view(1, 1, -1)) if len(matched) else {}
+    kept = len(matched) / total
+    rows = []
+    if missed:
+        rows.append(_Row("unmatched colours", "", _percent(missed / total), warning=True))
+    room = _MAX_ROWS - len(rows)
+    listed = list(shares.items())
+    left_out = listed[room - 1 :] if len(listed) > room else []
+    for class_id, share in listed[: len(listed) - len(left_out)]:
+        colour = shown.paint.get(class_id, shown.unlabelled_colour)
+        name = shown.table.name_of(class_id)
+        rows.append(_Row(name, str(class_id), _percent(share * kept), notes.get(class_id, ""), colour))
+    if left_out:
+        rest = sum(share for _, share in left_out) * kept
+        rows.append(_Row(f"and {len(left_out)} more", "", _percent(rest)))
+    return rows
+
+
+def _columns(rows: list[_Row]) -> list[list[_Row]]:
+    """One column for a few rows, else two of about the same height."""
+    if len(rows) <= _ONE_COLUMN_UP_TO:
+        return [rows]
+    half = sum(row.height for row in rows) / 2
+    height = split = 0
+    while height < half:
+        height += rows[split].height
+        split += 1
+    return [rows[:split], rows[split:]]
+
+
+def _percent(share: float) -> str:
+    return "< 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def _picture(labels: Tensor, shown: Palette, unmatched: Tensor | None) -> Image.Image:
+    height, width = labels.shape
+    scale = min(_WIDTH / width, _MAP_HEIGHT / height)
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    row = torch.arange(size[0]) * height // size[0]
+    column = torch.arange(size[1]) * width // size[1]
+    painted = hint_from_labels(labels[row[:, None], column][None], shown)[0]
+    pixels = painted.mul(255).round_().to(torch.uint8).numpy()
+    if unmatched is not None:
+        mask = unmatched[row[:, None], column].numpy()
+        pixels[mask] = _hatch(*size)[mask]
+    return Image.fromarray(pixels)
+
+
+@functools.lru_cache(maxsize=2)
+def _hatch(height: int, width: int) -> np.ndarray:
+    diagonal = (np.arange(height)[:, None] + np.arange(width)) % _HATCH_PERIOD < _HATCH_PERIOD * 5 // 8
+    return np.where(diagonal[..., None], _MAGENTA, _HATCH_DARK).astype(np.uint8)
+
+
+def _draw_header(draw: ImageDraw.ImageDraw, top: int, title: str, size: str) -> None:
+    middle = top + (_HEADER - 4) // 2
+    size_width = draw.textlength(size, _font(_SMALL))
+    room = _WIDTH - 3 * _MARGIN - size_width
+    draw.text((_MARGIN, middle), _fitted(draw, title, _TEXT, room), _INK, _font(_TEXT), anchor="lm")
+    draw.text((_WIDTH - _MARGIN, middle), size, _DIM, _font(_SMALL), anchor="rm")
+    bottom = top + _HEADER - 5
+    draw.line((_MARGIN, bottom, _WIDTH - _MARGIN, bottom), _RULE)
+
+
+def _draw_row(page: Image.Image, draw: ImageDraw.ImageDraw, row: _Row, left: int, top: int, right: int) -> None:
+    middle = top + _ROW // 2
+    corner = left, middle - _SWATCH // 2
+    box = (*corner, corner[0] + _SWATCH - 1, corner[1] + _SWATCH - 1)
+    if row.warning:
+        page.paste(Image.fromarray(_hatch(_SWATCH, _SWATCH)), corner)
+    if row.swatch is not None:
+        draw.rectangle(box, fill=row.swatch)
+    if row.warning or row.swatch is not None:
+        draw.rectangle(box, outline=_DIM)
+    ink = _MAGENTA if row.warning else _INK
+    draw.text((right, middle), row.share, ink, _font(_TEXT), anchor="rm")
+    name_left = left + _SWATCH + 9
+    number_width = draw.textlength(row.number, _font(_SMALL)) + 7 if row.number else 0
+    room = right - draw.textlength(row.share, _font(_TEXT)) - 10 - name_left - number_width
+    name = _fitted(draw, row.name, _TEXT, room)
+    draw.text((name_left, middle), name, ink, _font(_TEXT), anchor="lm")
+    number_left = name_left + draw.textlength(name, _font(_TEXT)) + 7
+    draw.text((number_left, middle + 1), row.number, _DIM, _font(_SMALL), anchor="lm")
+    if row.note:
+        note = _fitted(draw, row.note, _SMALL, right - name_left)
+        draw.text((name_left, top + _ROW + _NOTE // 2 - 3), note, _AMBER, _font(_SMALL), anchor="lm")
+
+
+def _fitted(draw: ImageDraw.ImageDraw, text: str, size: int, room: float) -> str:
+    """The text, cut and ended with "..." where it is wider than the room."""
+    font = _font(size)
+    if draw.textlength(text, font) <= room:
+        return text
+    while text and draw.textlength(text + "...", font) > room:
+        text = text[:-1]
+    return text.rstrip() + "..."
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
