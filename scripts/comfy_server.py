@@ -154,8 +154,17 @@ class Server:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     def log_problems(self) -> list[str]:
-        """Return the log's lines that tell of a pack that failed to import or of an exception."""
-        return [line for line in self.log_text().splitlines() if "IMPORT FAILED" in line or "Traceback" in line]
+        """Return the log's lines that tell of a pack that failed to import or of an exception.
+
+        A node that raised is not among them: `run` has reported that already.
+        """
+        problems, reported = [], False
+        for line in self.log_text().splitlines():
+            reported = reported or "Exception during processing" in line
+            if "IMPORT FAILED" in line or ("Traceback" in line and not reported):
+                problems.append(line)
+            reported = reported and "Traceback" not in line
+        return problems
 
     def _log_tail(self, lines: int = 30) -> str:
         return "\n".join(self.log_text().splitlines()[-lines:])

@@ -327,6 +327,10 @@ def _cached(kind: str, suffix: str, write: Callable[[Path], None], cache: Path) 
     return path
 
 
+def _mark(more: Mapping[int, object] | None) -> str:
+    return "-" + hashlib.sha256(repr(sorted(more)).encode()).hexdigest()[:8] if more else ""
+
+
 def _place(source: Path, target: Path) -> None:
     """Put a file under another name, without a second copy on the disk where the file system can."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -359,7 +363,7 @@ def prepare(
         ("VAELoader", "vae_name"): ("vae", "vae", tiny_models.write_vae),
         ("SCPLoadStatistics", "statistics"): (
             "scp_statistics",
-            f"statistics-{dataset}" + "".join(f"-{label}" for label in sorted(more or {})),
+            f"statistics-{dataset}{_mark(more)}",
             partial(write_statistics, dataset=dataset, more=more),
         ),
     }

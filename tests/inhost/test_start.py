@@ -58,10 +58,9 @@ def test_ksampler_gets_exactly_the_sigmas_of_ksampler_advanced(host, model, samp
                     node, model=model, timestep=timestep, steps=steps, scheduler=scheduler
                 )
                 advanced = full[first:]
-                assert torch.equal(sigmas, advanced)
-                assert torch.equal(ksampler_sigmas(host, model, scheduler, count, denoise), advanced), (
-                    scheduler, steps, timestep, denoise, count,
-                )  # fmt: skip
+                assert same(sigmas, advanced)
+                ran = ksampler_sigmas(host, model, scheduler, count, denoise)
+                assert same(ran, advanced), (scheduler, steps, timestep, denoise, count)
                 starts += 1
     assert starts > 5000
 

@@ -1,0 +1,45 @@
+# Two commands to know: `make demo` and `make test`. Each does all its own set-up.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python)
+VENV_PYTHON = .venv/bin/python
+PORT ?= 8188
+export SEG PALETTE METHOD PORT
+
+.DEFAULT_GOAL := help
+.PHONY: help demo comfy test test-fast bench clean env host
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: host ## run the graph in the real ComfyUI, pictures in demo-output/ (SEG=map.png PALETTE=ade20k METHOD=joint)
+	@set --; \
+	[ -z "$$SEG" ] || set -- "$$@" --seg "$$SEG"; \
+	[ -z "$$PALETTE" ] || set -- "$$@" --palette "$$PALETTE"; \
+	[ -z "$$METHOD" ] || set -- "$$@" --method "$$METHOD"; \
+	$(VENV_PYTHON) scripts/demo.py "$$@"
+
+comfy: host ## the same set in the browser (PORT=8188)
+	@$(VENV_PYTHON) scripts/serve.py --port "$$PORT"
+
+test: host ## everything: ruff, unit tests, tests in the real ComfyUI
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m pytest -q -c tests/pytest.ini tests/unit
+	$(VENV_PYTHON) -m pytest -q -c tests/inhost/pytest.ini tests/inhost
+	$(VENV_PYTHON) -m pytest -q -c tests/host/pytest.ini tests/host
+
+test-fast: env ## unit tests only
+	$(VENV_PYTHON) -m pytest -q -c tests/pytest.ini tests/unit
+
+bench: env ## ours against the authors' algorithm
+	$(VENV_PYTHON) benchmarks/prior.py
+
+clean: ## remove everything the commands made, except the environment and ComfyUI
+	rm -rf .host/base .host/stand-ins demo-output .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -path ./.host -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+env:
+	@$(PYTHON) scripts/setup_env.py
+
+host: env
+	@$(VENV_PYTHON) scripts/setup_host.py >/dev/null

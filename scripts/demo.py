@@ -1,0 +1,187 @@
+"""The main job in one command: `make demo`, or `make demo SEG=map.png PALETTE=ade20k METHOD=joint`.
+
+Makes the demonstration set, starts the real host without a browser, posts the example workflow through its HTTP API, and
+leaves the pictures in demo-output/. What the stand-in models can and cannot do: see tiny_models.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import demo_set
+import graph_convert
+from comfy_server import Server
+from layout import BASE, DEMO_OUTPUT, ROOT, HarnessError
+from scp_prior import SCPError
+from scp_prior.classes import palette, released_palette, table
+from scp_prior.labels import convert_labels, labels_from_image
+
+WORKFLOW = ROOT / "example_workflows" / "minimal.json"
+LONGEST, MULTIPLE = 512, 64
+Prompt = dict[str, dict[str, Any]]
+
+
+def fitting_size(width: int, height: int) -> tuple[int, int]:
+    """Return (width, height) a CPU can sample in a minute: at most LONGEST pixels a side, multiples of MULTIPLE."""
+    shrink = min(1.0, LONGEST / max(width, height))
+    return tuple(max(MULTIPLE, round(side * shrink / MULTIPLE) * MULTIPLE) for side in (width, height))  # type: ignore[return-value]
+
+
+def fit_segmentation(source: Path, target: Path) -> tuple[int, int]:
+    """Copy a user's segmentation image to the host's input, made small enough; return its (width, height).
+
+    Nearest neighbour, because a mixed colour would be no class.
+    """
+    try:
+        with Image.open(source) as image:
+            size = fitting_size(*image.size)
+            fitted = image if image.size == size else image.resize(size, Image.Resampling.NEAREST)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fitted.save(target, format="PNG")
+    except OSError as error:
+        raise HarnessError(f"SEG={source} is no picture that can be read: {error}") from error
+    return size
+
+
+def classes_to_add(picture: Path, palette_name: str) -> dict[int, tuple[int, int, int]]:
+    """Return {id: colour} of the classes in a segmentation image which a street scene does not have.
+
+    The demonstration's statistics are of street scenes; with these they know any map a little.
+    """
+    colours = palette(palette_name)
+    names = table(colours.table.dataset)
+    with Image.open(picture) as image:
+        pixels = torch.from_numpy(np.array(image.convert("RGB")))[None]
+    labels = convert_labels(labels_from_image(pixels, colours).labels, colours.table, names.name)
+    paint = palette(released_palette(names.name)).paint
+    strange = set(labels.unique().tolist()) - set(demo_set.class_ids(names).values()) - {255}
+    return {label: paint[label] for label in sorted(strange) if label in paint}
+
+
+def nodes_of(prompt: Mapping[str, Any], kind: str) -> list[str]:
+    """Return the ids of a prompt's nodes of one type."""
+    return [number for number, node in prompt.items() if node["class_type"] == kind]
+
+
+def change(prompt: Prompt, kind: str, **values: Any) -> None:
+    """Set inputs of every node of one type."""
+    for number in nodes_of(prompt, kind):
+        prompt[number]["inputs"].update(values)
+
+
+def add_previews(prompt: Prompt) -> None:
+    """Add preview nodes for the pictures that the workflow makes without showing them."""
+    wanted = (("hint", "SCPHintFromLabels", 0), ("prior_preview", "SCPPriorLatent", 1), ("result", "VAEDecode", 0))
+    for name, kind, slot in wanted:
+        found = nodes_of(prompt, kind)
+        if not found:
+            raise HarnessError(f"the workflow has no node {kind}, which makes the picture {name!r}.")
+        prompt[f"demo_{name}"] = {"class_type": "PreviewImage", "inputs": {"images": [found[0], slot]}}
+
+
+def take_segmentation(prompt: Prompt, source: Path, palette_name: str | None, base: Path) -> dict[int, tuple[int, int, int]]:
+    """Put a user's segmentation image and palette into a prompt; return the classes to add to the statistics."""
+    name = f"demo_{source.stem}.png"
+    width, height = fit_segmentation(source, base / "input" / name)
+    change(prompt, "LoadImage", image=name)
+    for number in nodes_of(prompt, "SCPPriorLatent"):
+        inputs = prompt[number]["inputs"]
+        inputs.update({side: value for side, value in (("width", width), ("height", height)) if inputs.get(side)})
+    if palette_name:
+        change(prompt, "SCPLabelsFromImage", palette=palette_name)
+    # The saved name would otherwise be that of another data set's file.
+    dataset, chosen = demo_set.dataset_of(prompt)
+    change(prompt, "SCPLoadStatistics", statistics=f"demo_{dataset}.safetensors")
+    change(prompt, "SCPHintFromLabels", palette="auto")
+    return classes_to_add(base / "input" / name, chosen)
+
+
+def save_pictures(server: Server, outputs: Mapping[str, Any], prompt: Prompt, folder: Path) -> list[Path]:
+    """Fetch legend, hint, prior preview and result through the API and write them to a folder."""
+    names = {number: number.removeprefix("demo_") for number in prompt if number.startswith("demo_")}
+    names.update({number: "legend" for number in nodes_of(prompt, "SCPLabelsFromImage")[:1]})
+    folder.mkdir(parents=True, exist_ok=True)
+    paths: dict[str, Path] = {}
+    for number, picture in server.pictures(outputs):
+        name = names.get(number)
+        if name and name not in paths:
+            paths[name] = folder / f"{name}.png"
+            temporary = folder / f".{name}.{os.getpid()}.tmp"
+            temporary.write_bytes(picture)
+            os.replace(temporary, paths[name])
+    missing = set(names.values()) - set(paths)
+    if missing:
+        raise HarnessError(f"the host returned no picture for: {', '.join(sorted(missing))}.")
+    return [paths[name] for name in ("legend", "hint", "prior_preview", "result")]
+
+
+def demo(
+    seg: Path | None = None,
+    palette_name: str | None = None,
+    method: str | None = None,
+    *,
+    workflow: Path = WORKFLOW,
+    base: Path = BASE,
+    output: Path = DEMO_OUTPUT,
+) -> list[Path]:
+    """Run the demonstration and return the paths of its pictures.
+
+    Raises HarnessError or SCPError with a message for the user.
+    """
+    if not workflow.is_file():
+        raise HarnessError(f"there is no workflow {workflow}.")
+    with Server(base) as server:
+        print(f"ComfyUI is up ({server.boot_seconds:.0f} s), its log is {server.log}", flush=True)
+        prompt = graph_convert.load(workflow, server.object_info())
+        more = {}
+        if seg:
+            more = take_segmentation(prompt, seg, palette_name, base)
+        elif palette_name:
+            # The street of the demonstration, painted in that palette.
+            change(prompt, "LoadImage", image=f"demo_street_{palette_name}.png")
+            change(prompt, "SCPLabelsFromImage", palette=palette_name)
+            dataset = demo_set.dataset_of(prompt)[0]
+            change(prompt, "SCPLoadStatistics", statistics=f"demo_{dataset}.safetensors")
+            change(prompt, "SCPHintFromLabels", palette="auto")
+        if method:
+            change(prompt, "SCPPriorLatent", method=method)
+        add_previews(prompt)
+        started = time.monotonic()
+        demo_set.prepare(prompt, base, more=more)
+        print(f"Stand-in models, statistics and segmentation image: {time.monotonic() - started:.0f} s", flush=True)
+        started = time.monotonic()
+        outputs = server.run(prompt, timeout=1800)
+        print(f"The graph ran in {time.monotonic() - started:.0f} s", flush=True)
+        return save_pictures(server, outputs, prompt, output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seg", type=Path, help="a segmentation image of your own")
+    parser.add_argument("--palette", help="how its colours are to be read, e.g. cityscapes, ade20k, coco-stuff")
+    parser.add_argument("--method", help="the prior, e.g. joint, class, spatial, normal")
+    parser.add_argument("--workflow", type=Path, default=WORKFLOW)
+    parser.add_argument("--output", type=Path, default=DEMO_OUTPUT)
+    options = parser.parse_args()
+    started = time.monotonic()
+    try:
+        paths = demo(options.seg, options.palette, options.method, workflow=options.workflow, output=options.output)
+    except (HarnessError, SCPError, graph_convert.ConvertError) as error:
+        sys.exit(f"demo: {error}")
+    for path in paths:
+        print(path)
+    print(f"Done in {time.monotonic() - started:.0f} s. The model is a stand-in that was never trained; see README.")
+
+
+if __name__ == "__main__":
+    main()

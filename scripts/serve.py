@@ -1,0 +1,55 @@
+"""`make comfy`: the demonstration set in the browser, with the example workflows ready to open."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import demo_set
+import graph_convert
+from comfy_server import Server, free_port
+from layout import BASE, ROOT, HarnessError
+
+
+def usable_port(wanted: int) -> int:
+    """Return the wanted port, or another where something else listens on it."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return free_port()
+    return wanted
+
+
+def install_workflows(base: Path) -> list[Path]:
+    """Copy the example workflows to where the page lists the user's own; return the copies."""
+    folder = base / "user" / "default" / "workflows"
+    folder.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copy2(path, folder)) for path in sorted((ROOT / "example_workflows").glob("*.json"))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8188)
+    options = parser.parse_args()
+    try:
+        workflows = install_workflows(BASE)
+        with Server(BASE, port=usable_port(options.port)) as server:
+            info = server.object_info()
+            for workflow in workflows:
+                demo_set.prepare(graph_convert.load(workflow, info), BASE)
+            names = ", ".join(path.stem for path in workflows)
+            print(f"ComfyUI: {server.url}\nOpen Workflows (key w) and choose one of: {names}")
+            print(f"Log: {server.log}\nThe models are stand-ins that were never trained. Ctrl-C ends.", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                server.wait()
+    except (HarnessError, graph_convert.ConvertError) as error:
+        sys.exit(f"comfy: {error}")
+
+
+if __name__ == "__main__":
+    main()
