@@ -22,10 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .errors import SCPError
+from .ids import UNLABELLED
 from .user_tables import read_table_file
-
-UNLABELLED = 255
-"""The id every label map uses for "no class": ignored by the data set, or not recognised by us."""
 
 RGB = tuple[int, int, int]
 

@@ -24,7 +24,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     except OSError as error:
-        raise SCPError(f"Cannot write {target}: {error.strerror or error}. Choose a folder you can write to.") from error
+        raise SCPError(
+            f"Cannot write {target}: {error.strerror or error}. Choose a folder you can write to."
+        ) from error
     os.close(handle)
     temporary = Path(name)
     try:

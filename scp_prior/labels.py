@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .classes import UNLABELLED, ClassTable, Palette, palettes
+from .classes import ClassTable, Palette, palettes
 from .classes import palette as built_in_palette
 from .colour_match import N_COLOURS, distinct_colours, nearest_rows, pack_colours
 from .errors import SCPError
+from .ids import MAX_CLASS_ID, UNLABELLED
 
 DEFAULT_TOLERANCE = 24.0
 """Default tolerance in 8 bit RGB steps.
@@ -31,7 +32,6 @@ GRID_RULES = ("nearest", "majority")
 MAX_TOLERANCE = 442.0
 """More than black to white: every pixel matches."""
 
-_MAX_ID = 65535
 _SCORED_PIXELS = 1 << 16
 
 
@@ -202,7 +202,7 @@ def class_shares(labels: Tensor) -> dict[int, float]:
     Raises:
         SCPError: labels of another shape, dtype or range.
     """
-    counts = torch.bincount(_in_range(labels).flatten()).cpu().numpy()
+    counts = torch.bincount(checked_labels(labels).flatten()).cpu().numpy()
     present = np.flatnonzero(counts)
     ordered = present[np.argsort(-counts[present], kind="stable")]
     return {int(class_id): float(counts[class_id] / labels.numel()) for class_id in ordered}
@@ -244,7 +244,7 @@ def _majority(labels: Tensor, height: int, width: int) -> Tensor:
     """Most frequent id of each cell; the map is at least as large as the grid."""
     if labels.shape[1:] == (height, width):
         return labels
-    values = _in_range(labels).cpu().numpy()
+    values = checked_labels(labels).cpu().numpy()
     present = np.flatnonzero(np.bincount(values.ravel()))
     slot_of = np.zeros(present[-1] + 1, dtype=np.int64)
     slot_of[present] = np.arange(len(present))
@@ -276,12 +276,17 @@ def _look_up(entries: Tensor, labels: Tensor) -> Tensor:
     return found.view(*labels.shape, *entries.shape[1:])
 
 
-def _in_range(labels: Tensor) -> Tensor:
+def checked_labels(labels: Tensor) -> Tensor:
+    """The label map as int64.
+
+    Raises:
+        SCPError: it is not `(B, H, W)` of integers, or holds an id outside 0..65535.
+    """
     _check_labels(labels)
     labels = labels.to(torch.int64)
     lowest, highest = (int(bound) for bound in torch.aminmax(labels))
-    if lowest < 0 or highest > _MAX_ID:
-        raise SCPError(f"The label map holds ids from {lowest} to {highest}; class ids lie within 0..{_MAX_ID}.")
+    if lowest < 0 or highest > MAX_CLASS_ID:
+        raise SCPError(f"The label map holds ids from {lowest} to {highest}; class ids lie within 0..{MAX_CLASS_ID}.")
     return labels
 
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from .errors import SCPError
-from .labels import to_latent_grid
+from .labels import checked_labels, to_latent_grid
 from .methods import METHODS as _METHODS
 from .methods import Options
 from .noise import item_generator
 from .sizes import latent_size_of
-from .statistics import MAX_CLASS_ID, Statistics
+from .statistics import Statistics
 from .table import PriorTable
 
 METHODS: tuple[str, ...] = tuple(_METHODS)
@@ -137,19 +137,10 @@ def _check_options(method: str, options: Options) -> Options:
 
 
 def _grid(statistics: Statistics, labels: Tensor, latent_size: tuple[int, int] | None) -> Tensor:
-    if labels.ndim != 3 or labels.is_floating_point() or 0 in labels.shape:
-        raise SCPError(
-            f"Expected label maps of shape (batch, height, width) holding integers; came {tuple(labels.shape)} "
-            f"{labels.dtype}."
-        )
     size = tuple(labels.shape[-2:])
     if latent_size is None:
         latent_size = size if size == statistics.latent_size else latent_size_of(size, statistics.downscale)
-    grid = labels if size == tuple(latent_size) else to_latent_grid(labels, latent_size, statistics.label_rule.grid)
-    low, high = (int(bound) for bound in grid.aminmax())
-    if low < 0 or high > MAX_CLASS_ID:
-        raise SCPError(f"The label map holds {low if low < 0 else high}; class ids lie within 0..{MAX_CLASS_ID}.")
-    return grid.to(torch.int64)
+    return checked_labels(to_latent_grid(labels, latent_size, statistics.label_rule.grid))
 
 
 def _table(statistics: Statistics, method: str, size: tuple[int, int], options: Options) -> PriorTable:

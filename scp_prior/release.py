@@ -15,8 +15,9 @@ import torch
 
 from .classes import released_palette, table
 from .errors import SCPError
+from .ids import MAX_CLASS_ID
 from .npy import Tree, read_object_npy
-from .statistics import MAX_CLASS_ID, Statistics
+from .statistics import Statistics
 
 SCALE_FACTOR = 0.18215  # LATENT units -> model units of Stable Diffusion 1 and 2
 DOWNSCALE = 8

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .classes import table
 from .labels import class_shares
+from .matching import table_of
 from .methods import METHODS, ORIGIN_NAMES
 from .prior import PriorMaps
 from .statistics import Statistics
@@ -40,8 +42,10 @@ def _resampled(statistics: Statistics, size: tuple[int, int]) -> str:
 
 def _unknown(statistics: Statistics, labels: Tensor) -> list[str]:
     replaced = dict(statistics.label_rule.replace)
+    known_table = table_of(statistics)
+    names = statistics.class_names or (table(known_table).names if known_table else {})
     return [
-        f"class {class_id} ({share:.1%})"
+        f"{names.get(class_id, 'unnamed')} (class {class_id}, {share:.1%})"
         for class_id, share in class_shares(labels).items()
         if statistics.row_of(replaced.get(class_id, class_id)) is None
     ]

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from .errors import SCPError
 from .files import atomic_write
+from .ids import MAX_CLASS_ID
 from .layout import check_layout
 from .resample import resample_cells, resample_moments
 from .sources import FileSource, MemorySource, TensorSource
 
 FORMAT = "scp-statistics"
 VERSION = "1"
-MAX_CLASS_ID = 65535
 JOINT = ("joint.count", "joint.mean", "joint.std")
 SPATIAL = ("spatial.mean", "spatial.std")
 

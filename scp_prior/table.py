@@ -7,8 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .classes import UNLABELLED
 from .errors import SCPError
+from .ids import UNLABELLED
 from .methods import METHODS, Evidence, Options
 from .statistics import Statistics
 

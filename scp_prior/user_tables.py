@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import SCPError
+from .ids import MAX_CLASS_ID
 
 MAX_BYTES = 8 * 2**20
-MAX_ID = 65535
 
 _CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
 _COLOUR_COLUMNS = ("rgb", "colour", "color")
@@ -160,8 +160,8 @@ def _value(entry: Mapping[str, Any], key: str) -> Any:
 def _class_id(entry: Mapping[str, Any]) -> int:
     value = _value(entry, "id")
     number = _whole_number(value)
-    if number is None or not 0 <= number <= MAX_ID:
-        raise _BadRowError(f"id {value!r:.40} is not a whole number from 0 to {MAX_ID}.")
+    if number is None or not 0 <= number <= MAX_CLASS_ID:
+        raise _BadRowError(f"id {value!r:.40} is not a whole number from 0 to {MAX_CLASS_ID}.")
     return number
 
 

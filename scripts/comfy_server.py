@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import subprocess
 import time
@@ -51,6 +52,26 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+_OWN_NODES = re.compile(
+    r"^Traceback(?:(?!^Traceback).)*?^Cannot import [^\n]*comfy_(?:extras|api_nodes)[/\\][^\n]*$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def log_problems(log: str) -> list[str]:
+    """Return the lines of a host's log that tell of a failed pack or an exception (see Server.log_problems)."""
+    problems, reported = [], False
+    for line in _OWN_NODES.sub("", log).splitlines():
+        reported = reported or "Exception during processing" in line
+        if "(IMPORT FAILED)" in line or "Error while calling comfy_entrypoint" in line:
+            problems.append(line)
+        elif "Traceback" in line:
+            if not reported:
+                problems.append(line)
+            reported = False
+    return problems
 
 
 class Server:
@@ -156,15 +177,10 @@ class Server:
     def log_problems(self) -> list[str]:
         """Return the log's lines that tell of a pack that failed to import or of an exception.
 
-        A node that raised is not among them: `run` has reported that already.
+        Not among them: a node that raised, which `run` has reported, and nodes of the host's own that want packages we
+        do without.
         """
-        problems, reported = [], False
-        for line in self.log_text().splitlines():
-            reported = reported or "Exception during processing" in line
-            if "IMPORT FAILED" in line or ("Traceback" in line and not reported):
-                problems.append(line)
-            reported = reported and "Traceback" not in line
-        return problems
+        return log_problems(self.log_text())
 
     def _log_tail(self, lines: int = 30) -> str:
         return "\n".join(self.log_text().splitlines()[-lines:])

@@ -1,7 +1,7 @@
 """The main job in one command: `make demo`, or `make demo SEG=map.png PALETTE=ade20k METHOD=joint`.
 
-Makes the demonstration set, starts the real host without a browser, posts the example workflow through its HTTP API, and
-leaves the pictures in demo-output/. What the stand-in models can and cannot do: see tiny_models.py.
+Makes the demonstration set, starts the real host without a browser, posts the example workflow through its HTTP API,
+and leaves the pictures in demo-output/. What the stand-in models can and cannot do: see tiny_models.py.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-
 import demo_set
 import graph_convert
+import numpy as np
+import torch
 from comfy_server import Server
 from layout import BASE, DEMO_OUTPUT, ROOT, HarnessError
+from PIL import Image
+
 from scp_prior import SCPError
 from scp_prior.classes import palette, released_palette, table
 from scp_prior.labels import convert_labels, labels_from_image
@@ -34,7 +34,7 @@ Prompt = dict[str, dict[str, Any]]
 def fitting_size(width: int, height: int) -> tuple[int, int]:
     """Return (width, height) a CPU can sample in a minute: at most LONGEST pixels a side, multiples of MULTIPLE."""
     shrink = min(1.0, LONGEST / max(width, height))
-    return tuple(max(MULTIPLE, round(side * shrink / MULTIPLE) * MULTIPLE) for side in (width, height))  # type: ignore[return-value]
+    return tuple(max(MULTIPLE, round(side * shrink / MULTIPLE) * MULTIPLE) for side in (width, height))
 
 
 def fit_segmentation(source: Path, target: Path) -> tuple[int, int]:
@@ -89,7 +89,9 @@ def add_previews(prompt: Prompt) -> None:
         prompt[f"demo_{name}"] = {"class_type": "PreviewImage", "inputs": {"images": [found[0], slot]}}
 
 
-def take_segmentation(prompt: Prompt, source: Path, palette_name: str | None, base: Path) -> dict[int, tuple[int, int, int]]:
+def take_segmentation(
+    prompt: Prompt, source: Path, palette_name: str | None, base: Path
+) -> dict[int, tuple[int, int, int]]:
     """Put a user's segmentation image and palette into a prompt; return the classes to add to the statistics."""
     name = f"demo_{source.stem}.png"
     width, height = fit_segmentation(source, base / "input" / name)
@@ -109,7 +111,7 @@ def take_segmentation(prompt: Prompt, source: Path, palette_name: str | None, ba
 def save_pictures(server: Server, outputs: Mapping[str, Any], prompt: Prompt, folder: Path) -> list[Path]:
     """Fetch legend, hint, prior preview and result through the API and write them to a folder."""
     names = {number: number.removeprefix("demo_") for number in prompt if number.startswith("demo_")}
-    names.update({number: "legend" for number in nodes_of(prompt, "SCPLabelsFromImage")[:1]})
+    names.update(dict.fromkeys(nodes_of(prompt, "SCPLabelsFromImage")[:1], "legend"))
     folder.mkdir(parents=True, exist_ok=True)
     paths: dict[str, Path] = {}
     for number, picture in server.pictures(outputs):

@@ -1,8 +1,8 @@
 """The demonstration set: street scenes drawn by rule, the segmentation image, and statistics reduced from such scenes.
 
-Everything here is made on the spot from random numbers; no picture of any data set is in it. Four steps, apart from each
-other so that one may be replaced: `draw_scene` (label map and colour picture), `encode` (picture to latent), `accumulate`
-(latents and label maps to statistics), and `prepare`, which writes whatever files a prompt asks for.
+Everything here is made on the spot from random numbers; no picture of any data set is in it. Four steps, apart from
+each other so that one may be replaced: `draw_scene` (label map and colour picture), `encode` (picture to latent),
+`accumulate` (latents and label maps to statistics), and `prepare`, which writes whatever files a prompt asks for.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from layout import BASE, ROOT, HarnessError
 from PIL import Image
 from torch import Tensor
-
-from layout import BASE, ROOT, HarnessError
 
 if str(ROOT) not in sys.path:
     # For the library only: no process that imports this module may also import the host.
     sys.path.insert(0, str(ROOT))
 
 import tiny_models
+
 from scp_prior import Statistics, save_statistics
 from scp_prior.classes import ClassTable, palette, table
 from scp_prior.labels import hint_from_labels
@@ -166,8 +166,8 @@ def draw_scene(
 ) -> Scene:
     """Draw a street as the seed says, in the ids of a class table.
 
-    `more` holds further classes, {id: colour 0..255}; some of them appear as plain areas, so that statistics can be made
-    for a map that shows no street.
+    `more` holds further classes, {id: colour 0..255}; some of them appear as plain areas, so that statistics can be
+    made for a map that shows no street.
     """
     rng = np.random.default_rng(seed)
     height, width = size
@@ -182,7 +182,7 @@ def draw_scene(
         if rng.random() < 0.6:
             left, top = rng.uniform(-0.2, 0.8), rng.uniform(-0.2, 0.8)
             where = canvas.box(left, top, left + rng.uniform(0.2, 0.6), top + rng.uniform(0.2, 0.6))
-            canvas.colour(label, where, tuple(0.25 + 0.5 * value / 255 for value in colour), 0.08)  # type: ignore[arg-type]
+            canvas.colour(label, where, tuple(0.25 + 0.5 * value / 255 for value in colour), 0.08)
     light = 1.08 - 0.25 * np.abs(canvas.y - 0.3) + _texture(rng, height, width)
     return Scene(canvas.labels, np.clip(canvas.picture * light[..., None], 0, 1).astype(np.float32))
 
@@ -190,9 +190,9 @@ def draw_scene(
 def encode(picture: Tensor) -> Tensor:
     """Encode a picture (H, W, 3) in 0..1 as a latent (4, H/8, W/8) in LATENT units, by a fixed linear map.
 
-    The map is the pseudo-inverse of the preview's latent-to-RGB factors, so that previews show the picture's colours, just as
-    the stand-in VAE does. Three colours leave one direction of the four free: it holds the slope of the brightness within
-    a cell, scaled to about unit deviation.
+    The map is the pseudo-inverse of the preview's latent-to-RGB factors, so that previews show the picture's colours,
+    just as the stand-in VAE does. Three colours leave one direction of the four free: it holds the slope of the
+    brightness within a cell, scaled to about unit deviation.
     """
     height, width = picture.shape[0] // CELL, picture.shape[1] // CELL
     cells = picture[: height * CELL, : width * CELL].reshape(height, CELL, width, CELL, 3).double()

@@ -1,7 +1,7 @@
 """Turn a workflow as the page saves it into the prompt the API takes. Standard library only.
 
-The page keeps a node's widget values as a plain list, in the order of its inputs, and with entries for widgets that are no
-inputs at all; the host's `/object_info` is what tells which value is which.
+The page keeps a node's widget values as a plain list, in the order of its inputs, and with entries for widgets that
+are no inputs at all; the host's `/object_info` is what tells which value is which.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def inputs_of(info: Mapping[str, Any]) -> Iterator[tuple[str, Any, Mapping[str, 
         described = info["input"].get(part, {})
         for name in info.get("input_order", {}).get(part, described):
             spec = described[name]
-            kind, options = (spec[0], spec[1] if len(spec) > 1 else {}) if isinstance(spec, (list, tuple)) else (spec, {})
+            kind, options = (
+                (spec[0], spec[1] if len(spec) > 1 else {}) if isinstance(spec, (list, tuple)) else (spec, {})
+            )
             yield name, kind, options, part == "required"
 
 
@@ -55,8 +57,8 @@ def _label(node: Mapping[str, Any]) -> str:
 def widget_values(node: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
     """Return {input name: value} of a saved node's widgets, linked ones included.
 
-    A value the list does not reach takes the input's default. Raises ConvertError when values are left over, or when one is
-    missing that has no default.
+    A value the list does not reach takes the input's default. Raises ConvertError when values are left over, or when
+    one is missing that has no default.
     """
     saved = node.get("widgets_values") or []
     widgets = [one for one in inputs_of(info) if is_widget(one[1], one[2])]
@@ -92,7 +94,7 @@ class _Graph:
                 self.links[link[0]] = link[1], link[2]
 
     def source(self, link: Any, seen: tuple[Any, ...] = ()) -> tuple[str, Any] | None:
-        """Follow a link to ("link", [node id, slot]) or ("value", what a primitive holds); None where it ends nowhere."""
+        """Follow a link to ("link", [node id, slot]) or ("value", a primitive's value); None where it ends nowhere."""
         if link is None:
             return None
         if link not in self.links:
@@ -115,7 +117,7 @@ class _Graph:
 
 
 def _bypass(node: Mapping[str, Any], slot: int) -> Any:
-    """Return the link that takes an output's place when its node is bypassed: same slot first, then the first of its type."""
+    """Return the link that takes a bypassed output's place: the same slot's, else the first of its type."""
     kind, inputs = node["outputs"][slot]["type"], node.get("inputs") or []
     for candidate in [*inputs[slot : slot + 1], *inputs]:
         if candidate.get("type") == kind:
@@ -126,7 +128,8 @@ def _bypass(node: Mapping[str, Any], slot: int) -> Any:
 def convert(workflow: Mapping[str, Any], object_info: ObjectInfo) -> Prompt:
     """Return the API prompt of a workflow saved by the page.
 
-    Raises ConvertError for nodes the host does not have, values that do not fit, links that lead nowhere, and subgraphs.
+    Raises ConvertError for nodes the host does not have, values that do not fit, links that lead nowhere, and
+    subgraphs.
     """
     graph = _Graph(workflow)
     active = [

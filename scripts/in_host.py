@@ -1,7 +1,8 @@
 """Run a script inside the host, without a server: `in_host.py COMFYUI BASE SCRIPT [ARGUMENT ...]`.
 
-The process has the host importable, this pack loaded by the host's own loader, and torch in inference mode, as in the host's
-own executor. The script's last line of output is its answer, as JSON. `run` starts such a process and returns the answer.
+The process has the host importable, this pack loaded by the host's own loader, and torch in inference mode, as in the
+host's own executor. The script's last line of output is its answer, as JSON. `run` starts such a process and returns
+the answer.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ def _main(comfyui: str, base: str, script: str, *arguments: str) -> None:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import nodes
     import torch
+
+    import nodes
 
     asyncio.run(nodes.init_external_custom_nodes())
     sys.argv = [script, *arguments]

@@ -39,19 +39,20 @@ RGB_FACTORS = torch.tensor(
     [[0.3512, 0.2297, 0.3227], [0.3250, 0.4974, 0.2350], [-0.2829, 0.1762, 0.2721], [-0.2120, -0.2616, -0.7177]]
 )
 
-# The wired channels. A signal travels as a pair (+a, -a), because silu(a) - silu(-a) = a exactly. The host normalises in
-# groups of 10 neighbours; a pair of large constants in a group makes the divisor known, so that normalising is harmless.
+# The wired channels. A signal travels as a pair (+a, -a), because silu(a) - silu(-a) = a exactly. The host normalises
+# in groups of 10 neighbours; a pair of large constants in a group makes the divisor known, so that normalising is
+# harmless.
 LATENT, HINT, MEAN = 0, 10, 20  # where the pairs of the latent, of the hint's features and of the averages begin
 CONSTANT = 20.0
 LAYER_CONSTANTS, LAYER_CONSTANT = range(40, 160), 30.0  # the same trick for the layer norms inside the transformer
 FREE = 160  # channels from here on are random
 HEAD = 64
 
-SHARPNESS = 60.0  # how unlike two hint colours must be to count as two areas
+SHARPNESS = 40.0  # how unlike two hint colours must be to count as two areas
 SMALL = 0.3  # small enough for silu(a) + silu(-a) to be a * a / 2
 NOISE_GAIN = 1.7
 RANDOM_GAIN = 0.06
-PROMPT_GAIN = 6.0
+PROMPT_GAIN = 25.0
 
 
 class _Spec(dict[str, Shape]):
@@ -204,8 +205,8 @@ def _clear_block(weights: Weights, name: str) -> None:
 def _wire_averaging(weights: Weights, name: str) -> None:
     """Wire a transformer: subtract from the latent its average over all places of about the same hint colour.
 
-    Head 0 weighs place j for place i by exp(-SHARPNESS / 2 * |f_i - f_j|^2), f being the hint's colour; the softmax takes
-    care of |f_i|^2, and |f_j|^2 comes with the features.
+    Head 0 weighs place j for place i by exp(-SHARPNESS / 2 * |f_i - f_j|^2), f being the hint's colour; the softmax
+    takes care of |f_i|^2, and |f_j|^2 comes with the features.
     """
     block = f"{name}.transformer_blocks.0"
     divisor = CONSTANT * math.sqrt(2 / 10)
@@ -313,7 +314,7 @@ def _pass_on(kernel: Tensor) -> Tensor:
 
 
 def vae() -> Weights:
-    """Return the VAE's weights (the layout of TAESD): decoding is the preview's linear map, encoding its pseudo-inverse."""
+    """Return the VAE's weights (TAESD's layout): decodes by the preview's linear map, encodes by its pseudo-inverse."""
     weights: Weights = {"vae_scale": torch.tensor(SCALE_FACTOR), "vae_shift": torch.tensor(0.0)}
     soft = torch.outer(torch.tensor([0.25, 0.5, 0.25]), torch.tensor([0.25, 0.5, 0.25]))
     half = torch.zeros(3, 3)
@@ -352,13 +353,13 @@ def vae() -> Weights:
     return weights
 
 
-# Rows of the token table that get values where the file is sparse: the commonest words of the tokeniser come first, and the
-# start and end marks last. A word beyond them counts as an empty one.
+# Rows of the token table that get values where the file is sparse: the commonest words of the tokeniser come first,
+# and the start and end marks last. A word beyond them counts as an empty one.
 COMMON_WORDS = 8192
 
 
 def _text_strided(seed: int) -> Weights:
-    """Return an OpenCLIP-H whose big weights are overlapping views of short buffers: 700 MB in memory, 3 MB in a .ckpt."""
+    """Return an OpenCLIP-H whose big weights are overlapping views of short buffers: 3 MB in a .ckpt, not 700."""
     generator = torch.Generator().manual_seed(seed)
     weights: Weights = {}
     buffers: dict[tuple[float, int], Tensor] = {}
@@ -411,11 +412,11 @@ def _replacing(path: Path) -> Iterator[Path]:
 def _write_safetensors(path: Path, weights: Weights, holes: Mapping[str, Shape], common: str | None = None) -> None:
     """Write a safetensors file (fp16) whose zeros are holes of the file system, so that they take no room on the disk.
 
-    Safetensors allows no overlapping views, and the host accepts no smaller text encoder; so its zeros are never written:
-    seeking over them leaves a hole on any usual file system. `common` names a table of which the first and last rows are
-    written nevertheless.
+    Safetensors allows no overlapping views, and the host accepts no smaller text encoder; so its zeros are never
+    written: seeking over them leaves a hole on any usual file system. `common` names a table of which the first and
+    last rows are written nevertheless.
     """
-    entries: dict[str, dict[str, object]] = {"__metadata__": {"source": "random stand-in, not trained"}}  # type: ignore[dict-item]
+    entries: dict[str, dict[str, object]] = {"__metadata__": {"source": "random stand-in, not trained"}}
     position = 0
     for name, shape in {**{name: tuple(value.shape) for name, value in weights.items()}, **holes}.items():
         length = 2 * math.prod(shape)
@@ -431,7 +432,7 @@ def _write_safetensors(path: Path, weights: Weights, holes: Mapping[str, Shape],
         if common is not None:
             rows, columns = holes[common]
             table = torch.randn(COMMON_WORDS + 2, columns, generator=torch.Generator().manual_seed(7)).mul(0.02).half()
-            offset = start + entries[common]["data_offsets"][0]  # type: ignore[index]
+            offset = start + entries[common]["data_offsets"][0]
             file.seek(offset)
             file.write(table[:-2].numpy().tobytes())
             file.seek(offset + 2 * columns * (rows - 2))
@@ -454,7 +455,8 @@ def _prefixed(prefix: str, weights: Mapping[str, Tensor]) -> Weights:
 def write_checkpoint(path: str | Path, seed: int = 0) -> None:
     """Write a checkpoint (U-Net, VAE and OpenCLIP-H) for CheckpointLoaderSimple; the name's ending decides its format.
 
-    `.safetensors`: 58 MB on a file system with holes, 760 MB where there are none. Anything else: a torch file of 42 MB.
+    `.safetensors`: 58 MB on a file system with holes, 760 MB where there are none. Anything else: a torch file of 42
+    MB.
     """
     path = Path(path)
     small = {**_prefixed("model.diffusion_model.", unet(seed)), **_prefixed("first_stage_model.", vae())}

@@ -108,7 +108,10 @@ def test_force_input_holds_no_place() -> None:
 
 def test_linked_widget_still_holds_its_place() -> None:
     workflow = {
-        "nodes": [node(2, "Plain", [9, "fixed", 4]), node(1, "Sampler", [5, "fixed", 4.0, "ddim"], [("cfg", "FLOAT", 1)])],
+        "nodes": [
+            node(2, "Plain", [9, "fixed", 4]),
+            node(1, "Sampler", [5, "fixed", 4.0, "ddim"], [("cfg", "FLOAT", 1)]),
+        ],
         "links": [[1, 2, 3, 1, 0, "FLOAT"]],
     }
     assert inputs(workflow, 1) == {"seed": 5, "cfg": ["2", 3], "sampler": "ddim", "denoise": 1.0}
