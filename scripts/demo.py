@@ -27,7 +27,7 @@ from scp_prior.classes import palette, released_palette, table
 from scp_prior.labels import convert_labels, labels_from_image
 
 WORKFLOW = ROOT / "example_workflows" / "minimal.json"
-LONGEST, MULTIPLE = 512, 64
+LONGEST, MULTIPLE = 384, 64
 Prompt = dict[str, dict[str, Any]]
 
 

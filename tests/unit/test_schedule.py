@@ -13,7 +13,8 @@ SIGMAS = ddpm_sigmas().float()
 
 def ddim_uniform(n: int) -> torch.Tensor:
     """The host's grid, restated: every (1000 // n)-th timestep from 1, so often more or fewer than n of them."""
-    return torch.tensor([float(s) for s in SIGMAS[range(1, 1000, max(1000 // n, 1))]][::-1] + [0.0])
+    grid = SIGMAS[range(1, 1000, max(1000 // n, 1))].flip(0)
+    return torch.cat([grid, torch.zeros(1)])
 
 
 def even(n: int) -> torch.Tensor:
