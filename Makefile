@@ -31,7 +31,7 @@ test: host ## everything: ruff, unit tests, tests in the real ComfyUI
 test-fast: env ## unit tests only
 	$(VENV_PYTHON) -m pytest -q -c tests/pytest.ini tests/unit
 
-bench: env ## ours against the authors' algorithm
+bench: host ## ours against the authors' algorithm
 	$(VENV_PYTHON) benchmarks/prior.py
 
 clean: ## remove everything the commands made, except the environment and ComfyUI

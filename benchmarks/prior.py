@@ -2,7 +2,7 @@
 
     python benchmarks/prior.py
 
-Prints the ratios that matter and the milliseconds of this machine. Rounds of ours and theirs alternate, and medians
+Prints the ratios that matter and the milliseconds of this machine, then what the pack costs inside the host. Rounds of ours and theirs alternate, and medians
 are compared, so that a busy machine slows both.
 """
 
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import authors  # noqa: E402
+import in_host  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
@@ -140,4 +141,9 @@ if __name__ == "__main__":
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("files", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    run_child(options.child, options.files) if options.child else main()
+    if options.child:
+        run_child(options.child, options.files)
+    else:
+        main()
+        print()
+        in_host.main()

@@ -56,7 +56,8 @@ def joint(e: Evidence, o: Options) -> Resolved:
     mean m = (n mu_kp + a mu_k) / (n + a); variance (n (s_kp^2 + (mu_kp - m)^2) + b s_k^2) / (n + b): a cell seen
     rarely is mostly its class, a cell seen often is itself. With a = b = 0 this is `joint_class`.
     """
-    cell, broad = joint_class(e, o), of_class(e, o)
+    broad = of_class(e, o)
+    cell = _cell_or(e, broad)
     # Where nothing was seen `cell` already is the class, and shrinking it toward itself by any count leaves it.
     n = e.count.clamp_min(1)
     a, b = o.mean_pseudo_count, o.variance_pseudo_count

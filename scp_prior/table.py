@@ -51,7 +51,9 @@ class PriorTable:
         cells = torch.add(self._positions, rows, alpha=len(self._positions)).flatten()
         filled = self._filled.index_select(0, cells)
         if not filled.all():
-            self._fill(cells[~filled].unique())
+            missing = cells[~filled]
+            # One map names each cell once; several may share some.
+            self._fill(missing if len(labels) == 1 else missing.unique())
         return cells
 
     def _fill(self, cells: Tensor) -> None:
@@ -64,13 +66,21 @@ class PriorTable:
         self._filled[cells] = True
 
     def _evidence(self, rows: Tensor, positions: Tensor) -> Evidence:
-        s, shape = self._statistics, (len(rows), self._statistics.channels)
-        count, mean, std = torch.zeros(len(rows), 1), torch.zeros(shape), torch.zeros(shape)
-        known = rows != self._unknown
-        if "joint" in self._method.needs and known.any():
-            here = s.joint_at(rows[known], positions[known])
-            count[known], mean[known], std[known] = here.count.unsqueeze(1), here.mean, here.std
-        return Evidence(count, mean, std, *self._class_moments(rows), *self._spatial_moments(positions))
+        joint = self._joint(rows, positions)
+        return Evidence(*joint, *self._class_moments(rows), *self._spatial_moments(positions))
+
+    def _joint(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        s, m = self._statistics, len(rows)
+        known = (rows != self._unknown).nonzero().flatten()
+        if "joint" not in self._method.needs or not len(known):
+            nothing = torch.zeros(m, s.channels)
+            return nothing[:, :1], nothing, nothing
+        if len(known) == m:
+            count, mean, std = s.joint_at(rows, positions)
+            return count.unsqueeze(1), mean, std
+        here = s.joint_at(rows[known], positions[known])
+        parts = (here.count.unsqueeze(1), here.mean, here.std)
+        return tuple(torch.zeros(m, part.shape[1]).index_copy_(0, known, part) for part in parts)
 
     def _class_moments(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, std, known = self._categorical

@@ -142,6 +142,10 @@ def demo(
     """
     if not workflow.is_file():
         raise HarnessError(f"there is no workflow {workflow}.")
+    if seg and not seg.is_file():
+        raise HarnessError(f"SEG={seg}: there is no such file.")
+    if palette_name:
+        palette(palette_name)  # a wrong name is told now, not when the host is up
     with Server(base) as server:
         print(f"ComfyUI is up ({server.boot_seconds:.0f} s), its log is {server.log}", flush=True)
         prompt = graph_convert.load(workflow, server.object_info())

@@ -419,37 +419,41 @@ def build(example: Example) -> Json:
 
 _KSAMPLER = """\
 ## How it is wired
-**SCP Prior Latent** takes the place of Empty Latent Image. **SCP Denoise Start** tells KSampler the `denoise` and `steps` that \
-start at the paper's timestep. Keep `scheduler` the same in both nodes.
+**SCP Prior Latent** takes the place of Empty Latent Image. **SCP Denoise Start** tells KSampler the `denoise` \
+and `steps` that start at the paper's timestep. Keep `scheduler` the same in both nodes.
 """
 
 _ADVANCED = """\
 ## How it is wired
-The other wiring, for **KSampler (Advanced)**: **SCP Noised Latent** adds the noise, so `add_noise` stays `disable`; \
-**SCP Denoise Start** gives `start_at_step`. Keep `timestep`, `steps` and `scheduler` the same in all of them. The picture is the \
-one KSampler would give.
+The other wiring, for **KSampler (Advanced)**: **SCP Noised Latent** adds the noise, so `add_noise` stays \
+`disable`; **SCP Denoise Start** gives `start_at_step`. Keep `timestep`, `steps` and `scheduler` the same in all \
+of them. With the same seed the picture is the one KSampler gives.
 """
 
 
 def _change_first(look: str, size: str) -> str:
     return f"""\
 ## What to change first
-1. **Load Image**: your segmentation picture. The legend under *SCP Labels From Image* shows what was read; if it is wrong, \
-choose another `palette`.
+1. **Load Image**: your segmentation picture. The legend under *SCP Labels From Image* shows what was read; if \
+it is wrong, choose another `palette`.
 2. **Prompt**: {look}.
 3. **seed** of *SCP Prior Latent*: other colours and light. `seed` of the sampler: other details.
-4. **timestep** of *SCP Denoise Start*: lower stays closer to the prior, higher gives the model more freedom (999: all of it).
+4. **timestep** of *SCP Denoise Start*: lower stays closer to the prior, higher gives the model more freedom \
+(999: all of it).
 5. **Size**: {size}
 """
 
 
 def _released_note(title: str, files: str, npy: str, look: str, size: tuple[int, int], wiring: str) -> str:
     width, height = size
-    sizes = f"{width} x {height} is what the model was trained on. For another, set it in *Fit to Size* and in *SCP Prior Latent*."
+    sizes = (
+        f"{width} x {height} is what the model was trained on. "
+        "For another, set it in *Fit to Size* and in *SCP Prior Latent*."
+    )
     return f"""\
 # {title}, with the authors' weights
-A photo from a segmentation picture. The sampler starts from what each class usually looks like at each place (**3 Start**), \
-not from pure noise.
+A photo from a segmentation picture. The sampler starts from what each class usually looks like at each place \
+(**3 Start**), not from pure noise.
 
 ## Which file goes where
 From **huggingface.co/c7w/SCP-Diff**:
@@ -461,8 +465,9 @@ From **huggingface.co/c7w/SCP-Diff**:
 | `{files}.safetensors` | models/scp_statistics | the three `{npy}` |
 | `{files}_labels.png` | input | your own segmentation picture |
 
-- **Both models come from the one `.ckpt`** (13.7 GB): its U-Net was trained too, so a stock Stable Diffusion 2.1 does not fit \
-its ControlNet. The simplest way: put the `.ckpt` into both folders and choose it in both loaders.
+- **Both models come from the one `.ckpt`** (13.7 GB): its U-Net was trained too, so a stock Stable Diffusion \
+2.1 does not fit its ControlNet. The simplest way: put the `.ckpt` into both folders and choose it in both \
+loaders.
 - Statistics, in this pack's folder: `python -m scp_prior convert {files} --dataset {files} --out {files}.safetensors`
 
 {_change_first(look, sizes)}
@@ -481,11 +486,11 @@ The sampler starts from what each class usually looks like at each place (**3 St
 | `scp_demo.safetensors` | models/scp_statistics | statistics of a data set |
 | `scp_demo_labels.png` | input | your segmentation picture |
 
-`make demo` and `make comfy` make stand-ins with these names: tiny and **never trained**, they show that the graph runs and cannot \
-draw. For pictures, choose your own files in the loaders. The authors' are at **huggingface.co/c7w/SCP-Diff**: \
-`<set>/<set>.ckpt` for *both* loaders (its U-Net was trained too), and `<set>/<set>_10000_*_mean_std.npy`, made a statistics file by \
-`python -m scp_prior convert <set> --dataset <set> --out <set>.safetensors`. The graphs *cityscapes*, *ade20k* and *coco-stuff* \
-have their settings.
+`make demo` and `make comfy` make stand-ins with these names: tiny and **never trained**, they show that the \
+graph runs and cannot draw. For pictures, choose your own files in the loaders. The authors' are at \
+**huggingface.co/c7w/SCP-Diff**: `<set>/<set>.ckpt` for *both* loaders (its U-Net was trained too), and \
+`<set>/<set>_10000_*_mean_std.npy`, made a statistics file by `python -m scp_prior convert <set> --dataset <set> \
+--out <set>.safetensors`. The graphs *cityscapes*, *ade20k* and *coco-stuff* have their settings.
 
 {_change_first("what you want to see", "that of the segmentation picture, as long as `width` and `height` are 0.")}
 {_KSAMPLER}"""
