@@ -35,7 +35,7 @@ bench: host ## ours against the authors' algorithm
 	$(VENV_PYTHON) benchmarks/prior.py
 
 clean: ## remove everything the commands made, except the environment and ComfyUI
-	rm -rf .host/base .host/stand-ins demo-output .pytest_cache .ruff_cache .hypothesis
+	rm -rf .host/base .host/stand-ins .host/pycache demo-output .pytest_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -path ./.host -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 env:

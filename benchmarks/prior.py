@@ -2,8 +2,8 @@
 
     python benchmarks/prior.py
 
-Prints the ratios that matter and the milliseconds of this machine, then what the pack costs inside the host. Rounds of ours and theirs alternate, and medians
-are compared, so that a busy machine slows both.
+Prints the ratios that matter and the milliseconds of this machine, then what the pack costs inside the host. Rounds of
+ours and theirs alternate, and medians are compared, so that a busy machine slows both.
 """
 
 from __future__ import annotations

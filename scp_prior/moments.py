@@ -45,7 +45,7 @@ class Accumulator:
         self.latent_size = (int(latent_size[0]), int(latent_size[1]))
         self.images = 0
         self._cells = self.latent_size[0] * self.latent_size[1]
-        self._pairs = _channel_pairs(self.channels)
+        self._pairs = channel_pairs(self.channels)
         self._ids: list[int] = []
         self._slot_of = np.full(MAX_CLASS_ID + 1, -1, dtype=np.int32)
         self._work = _Work.of(self.channels, self._cells)
@@ -155,16 +155,16 @@ class Accumulator:
         picture and class is one `np.add.reduceat` away.
         """
         values, channels = self._work.values, self.channels
-        # Sixteen bits: numpy sorts those by radix, in a third of the time.
-        order = np.argsort(slots.astype(np.uint16), kind="stable")
-        slots = slots[order]
+        # Slots are sixteen bits wide because numpy sorts those by radix, in a third of the time.
+        order = np.argsort(slots, kind="stable")
+        slots = slots.take(order)
         starts = np.concatenate(([0], np.flatnonzero(slots[1:] != slots[:-1]) + 1))
-        present = slots[starts]
+        present = slots.take(starts)
         values[:channels] = latent.take(order, axis=1)
         np.multiply(values[:channels], values[:channels], out=values[channels:])
         if variance is not None:
             values[channels:] += variance.take(order, axis=1)
-        self._add_rows(slots * np.intp(self._cells) + order)
+        self._add_rows(slots.astype(np.intp) * self._cells + order)
         self._products[present] += self._channel_products(starts)
 
     def _add_rows(self, rows: np.ndarray) -> None:
@@ -179,17 +179,17 @@ class Accumulator:
         self._count.reshape(-1)[rows] += 1
 
     def _channel_products(self, starts: np.ndarray) -> np.ndarray:
-        """Sums of products of two channels per class present, (len(starts), pairs), in the order of `_channel_pairs`."""
+        """Sums of products of two channels, (classes present, pairs), in the order of `channel_pairs`."""
         # Not a matrix product: BLAS may split the sum over threads, and a resumed run could differ in the last bit.
-        sums = [np.empty((0, len(starts)))]
+        sums, row = np.empty((len(self._pairs), len(starts))), 0
         for lag in range(1, self.channels):
-            products = self._work.products[lag:]
+            products, rows = self._work.products[lag:], slice(row, row := row + self.channels - lag)
             np.multiply(self._work.values[: self.channels - lag], self._work.values[lag : self.channels], out=products)
-            sums.append(np.add.reduceat(products, starts, axis=1))
-        return np.concatenate(sums).T
+            np.add.reduceat(products, starts, axis=1, out=sums[rows])
+        return sums.T
 
     def _slots(self, labels: Tensor, batch: int) -> np.ndarray:
-        """Class slot of each cell, (B, h w) intp; classes not met before get one."""
+        """Class slot of each cell, (B, h w) uint16; classes not met before get one."""
         if labels.shape != (batch, *self.latent_size):
             raise SCPError(
                 f"Expected label maps of shape {(batch, *self.latent_size)}, one cell per latent cell, "
@@ -197,9 +197,9 @@ class Accumulator:
             )
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise SCPError(f"Expected label maps of whole numbers (int64), got {labels.dtype}.")
-        ids = labels.detach().cpu().reshape(batch, -1).to(torch.int64).numpy()
+        ids = labels.detach().cpu().reshape(batch, self._cells).to(torch.int64).numpy()
         if not ids.size:
-            return np.empty(ids.shape, dtype=np.intp)
+            return np.empty(ids.shape, dtype=np.uint16)
         if ids.min() < 0 or ids.max() > MAX_CLASS_ID:
             item = int(np.flatnonzero(((ids < 0) | (ids > MAX_CLASS_ID)).any(axis=1))[0])
             raise SCPError(
@@ -210,7 +210,7 @@ class Accumulator:
         if slots.min() < 0:
             self._slots_for(np.unique(ids).tolist())
             slots = self._slot_of.take(ids)
-        return slots.astype(np.intp)
+        return slots.astype(np.uint16)
 
     def _slots_for(self, ids: list[int]) -> list[int]:
         """Slots of these classes, in their order; new ones are made."""
@@ -244,12 +244,12 @@ class Accumulator:
         if not tensor.is_floating_point():
             raise SCPError(f"Expected {name} of floats, got {tensor.dtype}.")
         kind = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-        values = tensor.detach().to("cpu", kind).reshape(len(tensor), self.channels, -1).numpy()
+        values = tensor.detach().to("cpu", kind).reshape(len(tensor), self.channels, self._cells).numpy()
         if not np.isfinite(values).all():
             item = int(np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))[0])
             raise SCPError(
-                f"Item {item} of the batch has NaN or infinite {name}: it would spoil every class. Nothing of the batch "
-                "was counted. Encode in float32 or bf16 rather than fp16, or leave that picture out."
+                f"Item {item} of the batch has NaN or infinite {name}: it would spoil every class. Nothing of the "
+                "batch was counted. Encode in float32 or bf16 rather than fp16, or leave that picture out."
             )
         return values
 
@@ -327,7 +327,7 @@ def _as_items(table: np.ndarray) -> np.ndarray:
     return table.reshape(-1).view(np.dtype((np.void, table.itemsize * table.shape[-1])))
 
 
-def _channel_pairs(channels: int) -> list[tuple[int, int]]:
+def channel_pairs(channels: int) -> list[tuple[int, int]]:
     """Pairs of different channels, by their distance: (0, 1), (1, 2), ..., (0, 2), ..."""
     return [(first, first + lag) for lag in range(1, channels) for first in range(channels - lag)]
 

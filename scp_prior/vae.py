@@ -94,7 +94,7 @@ class Encoder:
         return encoded
 
     def _repeatable(self) -> Any:
-        # TF32 would make float32 no better than float16, and cuDNN may choose algorithms whose sums vary from run to run.
+        # TF32 would make float32 no finer than float16, and cuDNN may pick algorithms whose sums vary from run to run.
         if self.device.type != "cuda":
             return nullcontext()
         return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
@@ -177,8 +177,11 @@ class _TinyNetwork(nn.Module):
 def _autoencoder(found: Found, file: WeightsFile, layout: Layout) -> _Built:
     config = _config(file.name, layout.shapes, found.config)
     kind = _diffusers()
-    with torch.device("meta"):
-        vae = kind(**config)
+    try:
+        with torch.device("meta"):
+            vae = kind(**config)
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise SCPError(f"{found.label}: diffusers cannot build this VAE ({error}). Use another one.") from error
     # Never given weights: statistics do not decode, and the decoder is the larger half.
     del vae.decoder
     weights = _read(file, layout, {name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()})
@@ -189,25 +192,23 @@ def _autoencoder(found: Found, file: WeightsFile, layout: Layout) -> _Built:
 
 def _config(name: str, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, object]) -> dict[str, Any]:
     """AutoencoderKL's arguments, from the shapes of the tensors; a config.json adds what shapes cannot tell."""
-    widths = []
-    while (key := f"encoder.down_blocks.{len(widths)}.resnets.0.conv1.weight") in shapes:
-        widths.append(shapes[key][0])
-    layers = 0
-    while f"encoder.down_blocks.0.resnets.{layers}.conv1.weight" in shapes:
+    widths, layers = [], 0
+    while width := _kernel(shapes, f"encoder.down_blocks.{len(widths)}.resnets.0.conv1.weight")[0]:
+        widths.append(width)
+    while _kernel(shapes, f"encoder.down_blocks.0.resnets.{layers}.conv1.weight")[0]:
         layers += 1
     groups = given.get("norm_num_groups", 32)
-    outputs = shapes.get("encoder.conv_out.weight", (0,))[0]
-    first = shapes["encoder.conv_in.weight"]
-    if not widths or outputs == 0:
+    outputs = _kernel(shapes, "encoder.conv_out.weight")[0]
+    inputs = _kernel(shapes, "encoder.conv_in.weight")[1]
+    if not widths or not outputs:
         raise SCPError(f"{name}: the encoder in it is incomplete ({len(shapes)} tensors). Get the file again.")
-    if outputs % 2 or len(first) != 4 or first[1] != 3:
+    if outputs % 2 or inputs != 3:
         raise SCPError(
             f"{name}: expected an encoder from 3 colours to the mean and variance of each latent channel, got one from "
-            f"{first[1] if len(first) > 1 else 0} channels to {outputs}. Use an image VAE of SD, SDXL, SD3 or Flux."
+            f"{inputs} channels to {outputs}. Use an image VAE of SD, SDXL, SD3 or Flux."
         )
     if not isinstance(groups, int) or groups < 1 or any(width % groups for width in widths):
         raise SCPError(f"{name}: its widths {widths} do not divide into {groups} groups, so its norms cannot be built.")
-    quant = "quant_conv.weight" in shapes
     return {
         "down_block_types": ("DownEncoderBlock2D",) * len(widths),
         "up_block_types": ("UpDecoderBlock2D",) * len(widths),
@@ -216,10 +217,15 @@ def _config(name: str, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str
         "latent_channels": outputs // 2,
         "norm_num_groups": groups,
         "act_fn": given.get("act_fn", "silu"),
-        "use_quant_conv": quant,
+        "use_quant_conv": "quant_conv.weight" in shapes,
         "use_post_quant_conv": False,
         "mid_block_add_attention": any(key.startswith("encoder.mid_block.attentions.") for key in shapes),
     }
+
+
+def _kernel(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
+    shape = shapes.get(name, ())
+    return shape if len(shape) == 4 else (0, 0, 0, 0)
 
 
 def _diffusers() -> type[nn.Module]:
@@ -234,14 +240,14 @@ def _diffusers() -> type[nn.Module]:
 
 
 def _tiny(found: Found, file: WeightsFile, layout: Layout) -> _Built:
-    last = max(layout.shapes, key=lambda name: int(name.split(".")[0]) if name[0].isdigit() else -1)
-    channels, width = layout.shapes[last.rpartition(".")[0] + ".weight"][0], layout.shapes["0.weight"][0]
+    # Where one of the two is missing or odd, _read says so.
+    channels, width = _kernel(layout.shapes, "14.weight")[0] or 4, _kernel(layout.shapes, "0.weight")[0] or 64
     with torch.device("meta"):
         layers = taesd_encoder(channels, width)
     expected = {name: tuple(tensor.shape) for name, tensor in layers.state_dict().items()}
-    scale = _scale(found, file, layout, channels)
     own = {name: key for name, key in layout.keys.items() if name not in ("vae_scale", "vae_shift")}
     weights = _read(file, layout._replace(keys=own), expected)
+    scale = _scale(found, file, layout, channels)
     layers.load_state_dict(weights, assign=True)
     return _Built(_TinyNetwork(layers, scale), DOWNSCALE, channels, _digest({**weights, "scale": torch.tensor(scale)}))
 
@@ -277,8 +283,8 @@ def _read(file: WeightsFile, layout: Layout, expected: Mapping[str, tuple[int, .
     missing = sorted(expected.keys() - layout.keys.keys())
     if missing:
         raise SCPError(
-            f"{file.name}: the encoder in it is incomplete: {len(missing)} of {len(expected)} tensors are missing, such "
-            f"as {missing[0]}. Get the file again."
+            f"{file.name}: the encoder in it is incomplete: {len(missing)} of {len(expected)} tensors are missing, "
+            f"such as {missing[0]}. Get the file again."
         )
     surplus = sorted(layout.keys.keys() - expected.keys())
     wrong = [name for name in expected if layout.shapes[name] != expected[name]]

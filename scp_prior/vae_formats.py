@@ -25,6 +25,12 @@ FOLDER_FILES = tuple(
 # A bare autoencoder, a Stable Diffusion checkpoint, a checkpoint in one file made by newer tools.
 PREFIXES = ("", "first_stage_model.", "vae.")
 
+_EXPECTED = (
+    "Expected an image VAE: SD 1/2, SDXL, SD3 or Flux, alone, in a full checkpoint, or as a diffusers folder; or the "
+    "encoder of a TAESD."
+)
+_VIDEO = "this is a video VAE (its convolutions have three dimensions)."
+
 _TINY_NAMES = re.compile(r"(?:taesd_encoder\.|encoder\.layers\.)?(\d+\..+)")
 _RENAMES = tuple(
     (re.compile(old), new)
@@ -58,8 +64,8 @@ class Found(NamedTuple):
 class Layout(NamedTuple):
     """The encoder's tensors inside a file: `keys` and `shapes` by our names, `tiny` for a TAESD.
 
-    Our names are those of diffusers' AutoencoderKL (`encoder.*`, `quant_conv.*`), or the bare ones of TAESD (`0.weight`)
-    with `vae_scale` and `vae_shift` where the file has them.
+    Our names are those of diffusers' AutoencoderKL (`encoder.*`, `quant_conv.*`), or the bare ones of TAESD
+    (`0.weight`) with `vae_scale` and `vae_shift` where the file has them.
     """
 
     keys: Mapping[str, str]
@@ -177,13 +183,9 @@ def find_layout(file: WeightsFile) -> Layout:
     raise SCPError(f"{file.name}: {_what_it_is(file)} {_EXPECTED}")
 
 
-_EXPECTED = (
-    "Expected an image VAE: SD 1/2, SDXL, SD3 or Flux, alone, in a full checkpoint, or as a diffusers folder; or the "
-    "encoder of a TAESD."
-)
-
-
 def _layout(file: WeightsFile, keys: dict[str, str], tiny: bool) -> Layout:
+    # A tensor without numbers may claim any width, and is as good as missing.
+    keys = {name: key for name, key in keys.items() if 0 not in file.shapes[key]}
     return Layout(keys, {name: _flat(name, file.shapes[key]) for name, key in keys.items()}, tiny)
 
 
@@ -216,9 +218,6 @@ def _refuse_kinds(file: WeightsFile, local: Mapping[str, str]) -> None:
         raise SCPError(f"{file.name}: this is a Flux 2 VAE, whose latents are packed 2x2 and normalised. {_EXPECTED}")
 
 
-_VIDEO = "this is a video VAE (its convolutions have three dimensions)."
-
-
 def _what_it_is(file: WeightsFile) -> str:
     names = list(file.shapes)
     if any(len(shape) == 5 for shape in file.shapes.values()):
@@ -242,21 +241,40 @@ def _read_config(path: Path) -> Mapping[str, object]:
 
 
 class _Inert:
-    """Stands for the training callback whose state many Lightning checkpoints carry; it holds what it is given."""
+    """Stands for what a training checkpoint holds beside its weights; made of anything, it keeps and does nothing."""
+
+    def __new__(cls, *_: object) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object):
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
 
 
-_Inert.__module__, _Inert.__name__ = "pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"
+# The names which Lightning checkpoints use: none is imported, all are read as _Inert.
+_INERT = tuple(
+    type(name, (_Inert,), {"__module__": module, "__qualname__": name})
+    for module, name in (
+        ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy._core.multiarray", "scalar"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+    )
+)
 
 
 def _load_pickle(path: Path) -> Mapping[str, object]:
     allow = getattr(torch.serialization, "safe_globals", None)
     try:
-        with allow([_Inert]) if allow else contextlib.nullcontext():
+        with allow([*_INERT]) if allow else contextlib.nullcontext():
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged pickle can raise anything at all
         raise SCPError(
-            f"{path.name} cannot be read as plain weights ({_first_line(error)}). Nothing of it was run. It is damaged, of an "
-            "old format, or holds Python objects: get the .safetensors of this VAE instead."
+            f"{path.name} cannot be read as plain weights ({_first_line(error)}). Nothing of it was run. It is "
+            "damaged, of an old format, or holds Python objects: get the .safetensors of this VAE instead."
         ) from error
     inner = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(inner, Mapping):

@@ -18,7 +18,7 @@ import demo_set
 import graph_convert
 import numpy as np
 import torch
-from comfy_server import Server
+from comfy_server import Server, end_with_host_on_sigterm
 from layout import BASE, DEMO_OUTPUT, ROOT, HarnessError
 from PIL import Image
 
@@ -172,6 +172,7 @@ def demo(
 
 
 def main() -> None:
+    end_with_host_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seg", type=Path, help="a segmentation image of your own")
     parser.add_argument("--palette", help="how its colours are to be read, e.g. cityscapes, ade20k, coco-stuff")

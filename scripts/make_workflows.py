@@ -19,7 +19,7 @@ Json = dict[str, Any]
 Box = tuple[int, int, int, int]  # left, top, width, height of a node's body; its title sits on top
 
 TITLE = 30
-GROUP_MARGIN, GROUP_HEAD = 20, 80  # a group's head holds its own title and the title of the node below it
+GROUP_MARGIN, GROUP_HEAD = 20, 90  # a group's head holds its own title and the title of the node below it
 
 QUALITY = ", best quality, extremely detailed"
 NEGATIVE = (
@@ -177,6 +177,8 @@ class Graph:
         self._nodes: list[Json] = []
         self._links: list[list[Any]] = []
         self._groups: list[Json] = []
+        self._bends: list[Json] = []
+        self._bent: dict[int, int] = {}
 
     def add(
         self,
@@ -205,23 +207,33 @@ class Graph:
         if title:
             node["title"] = title
         node["properties"] = {} if kind in ("SaveImage", "MarkdownNote") else {"Node name for S&R": kind}
-        if values:
-            node["widgets_values"] = list(values)
+        node["widgets_values"] = list(values)
         if colours:
             node["color"], node["bgcolor"] = colours
         self._nodes.append(node)
         return node["id"]
 
-    def link(self, source: int, output: str, target: int, *inputs: str) -> None:
-        """Lead an output to one or more inputs of another node, all by name."""
+    def link(self, source: int, output: str, target: int, name: str) -> int:
+        """Lead an output to an input of another node, both by name; return the link's id."""
         origin, end = self._nodes[source - 1], self._nodes[target - 1]
         out = [slot["name"] for slot in origin["outputs"]].index(output)
-        for name in inputs:
-            into = [slot["name"] for slot in end["inputs"]].index(name)
-            number = len(self._links) + 1
-            self._links.append([number, source, out, target, into, origin["outputs"][out]["type"]])
-            origin["outputs"][out]["links"].append(number)
-            end["inputs"][into]["link"] = number
+        into = [slot["name"] for slot in end["inputs"]].index(name)
+        number = len(self._links) + 1
+        self._links.append([number, source, out, target, into, origin["outputs"][out]["type"]])
+        origin["outputs"][out]["links"].append(number)
+        end["inputs"][into]["link"] = number
+        return number
+
+    def bend(self, links: Sequence[int], x: int, y: int, after: int | None = None) -> int:
+        """Lead links of one output through a point, so that they do not run behind nodes; return the bend's id.
+
+        `after` is the bend they come from.
+        """
+        number = len(self._bends) + 1
+        before = {} if after is None else {"parentId": after}
+        self._bends.append({"id": number, **before, "pos": [x, y], "linkIds": list(links)})
+        self._bent.update(dict.fromkeys(links, number))
+        return number
 
     def group(self, title: str, nodes: Sequence[int], colour: str = BLUE) -> None:
         """Draw a titled frame around nodes."""
@@ -247,6 +259,10 @@ class Graph:
         for node in self._nodes:
             for slot in node["outputs"]:
                 slot["links"] = slot["links"] or None
+        extra: Json = {"ds": {"scale": 0.66, "offset": [125, 290]}, "workflowRendererVersion": "LG"}
+        if self._bends:
+            extra["reroutes"] = self._bends
+            extra["linkExtensions"] = [{"id": link, "parentId": bend} for link, bend in self._bent.items()]
         return {
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"scp-diff/{self.name}")),
             "revision": 0,
@@ -256,17 +272,21 @@ class Graph:
             "links": self._links,
             "groups": self._groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.65, "offset": [60, 130]}, "workflowRendererVersion": "LG"},
+            "extra": extra,
             "version": 0.4,
         }
 
     def _run_order(self) -> list[int]:
-        waiting = {node["id"]: {link[1] for link in self._links if link[3] == node["id"]} for node in self._nodes}
-        order: list[int] = []
-        while waiting:
-            ready = next(number for number, needs in waiting.items() if needs <= set(order))
-            order.append(ready)
-            del waiting[ready]
+        """Return the node ids as the page orders them: sources first, then first ready, first served."""
+        missing = {node["id"]: sum(link[3] == node["id"] for link in self._links) for node in self._nodes}
+        order = [number for number, count in missing.items() if not count]
+        for number in order:  # grows while it is read
+            for slot in self._nodes[number - 1]["outputs"]:
+                for link in slot["links"] or ():
+                    target = self._links[link - 1][3]
+                    missing[target] -= 1
+                    if not missing[target]:
+                        order.append(target)
         return order
 
 
@@ -314,22 +334,23 @@ class _Ends(NamedTuple):
 
     labels: int
     loader: int
+    hint: int
     apply: int
 
 
 # The layout: left edges of the columns, and the top of the lower row.
-_A, _B, _C, _D, _E, _F, _G = 0, 350, 850, 1210, 1620, 1980, 2350
-_LOWER = 730
+_A, _B, _C, _D, _E, _F, _G = 0, 310, 770, 1100, 1460, 1800, 2120
+_LOWER = 720
 
 
 def _segmentation(graph: Graph, example: Example) -> int:
-    picture = graph.add("LoadImage", (_A, 0, 310, 340), [example.picture, "image"])
-    labels = graph.add("SCPLabelsFromImage", (_B, 0, 420, 530), [example.palette, 24, 0.5])
+    picture = graph.add("LoadImage", (_A, 0, 280, 320), [example.picture, "image"])
+    labels = graph.add("SCPLabelsFromImage", (_B, 0, 400, 520), [example.palette, 24, 0.5])
     nodes, source = [picture, labels], picture
     if any(example.size):
         # Apply ControlNet cuts a picture of another shape and the prior stretches it: fitted first, they stay together.
         fit = graph.add(
-            "ImageScale", (_A, 400, 310, 130), ["nearest-exact", *example.size, "disabled"], title="Fit to Size"
+            "ImageScale", (_A, 390, 280, 130), ["nearest-exact", *example.size, "disabled"], title="Fit to Size"
         )
         graph.link(picture, "IMAGE", fit, "image")
         nodes, source = [*nodes, fit], fit
@@ -338,43 +359,44 @@ def _segmentation(graph: Graph, example: Example) -> int:
     return labels
 
 
-def _controlnet(graph: Graph, example: Example, labels: int) -> tuple[int, int]:
-    loader = graph.add("CheckpointLoaderSimple", (_C, 0, 310, 98), [example.checkpoint])
+def _controlnet(graph: Graph, example: Example, labels: int) -> _Ends:
+    loader = graph.add("CheckpointLoaderSimple", (_C, 0, 270, 98), [example.checkpoint])
     positive = graph.add(
-        "CLIPTextEncode", (_D, 90, 360, 110), [example.prompt + QUALITY], title="Prompt", colours=GREEN
+        "CLIPTextEncode", (_D, 90, 300, 110), [example.prompt + QUALITY], title="Prompt", colours=GREEN
     )
-    negative = graph.add("CLIPTextEncode", (_D, 250, 360, 110), [NEGATIVE], title="Negative Prompt", colours=RED)
-    control = graph.add("ControlNetLoader", (_D, 410, 360, 58), [example.controlnet])
-    hint = graph.add("SCPHintFromLabels", (_D, 518, 360, 58), ["auto"])
-    apply = graph.add("ControlNetApplyAdvanced", (_E, 90, 300, 186), [1, 0, 1])
+    negative = graph.add("CLIPTextEncode", (_D, 250, 300, 110), [NEGATIVE], title="Negative Prompt", colours=RED)
+    control = graph.add("ControlNetLoader", (_D, 410, 300, 58), [example.controlnet])
+    hint = graph.add("SCPHintFromLabels", (_D, 518, 300, 58), ["auto"])
+    apply = graph.add("ControlNetApplyAdvanced", (_E, 90, 270, 186), [1, 0, 1])
     graph.link(loader, "CLIP", positive, "clip")
     graph.link(loader, "CLIP", negative, "clip")
-    graph.link(labels, "labels", hint, "labels")
     graph.link(positive, "CONDITIONING", apply, "positive")
     graph.link(negative, "CONDITIONING", apply, "negative")
     graph.link(control, "CONTROL_NET", apply, "control_net")
     graph.link(hint, "hint", apply, "image")
     graph.group("2 ControlNet", [loader, positive, negative, control, hint, apply])
-    return loader, apply
+    return _Ends(labels, loader, hint, apply)
 
 
 def _start(graph: Graph, example: Example, ends: _Ends) -> tuple[int, int]:
     """Add the group that makes the starting latent; return the nodes of the latent and of where sampling starts."""
-    statistics = graph.add("SCPLoadStatistics", (_C, _LOWER, 310, 110), [example.statistics])
+    statistics = graph.add("SCPLoadStatistics", (_C, _LOWER, 270, 120), [example.statistics])
     values = ["joint", SEED, "fixed", 1, 1, *example.size]
-    prior = graph.add("SCPPriorLatent", (_D, _LOWER, 360, 540), values)
+    prior = graph.add("SCPPriorLatent", (_D, _LOWER, 300, 560), values)
     graph.link(statistics, "statistics", prior, "statistics")
-    graph.link(ends.labels, "labels", prior, "labels")
+    read = [graph.link(ends.labels, "labels", ends.hint, "labels"), graph.link(ends.labels, "labels", prior, "labels")]
+    graph.bend(read[1:], _D - 20, _LOWER - 40, after=graph.bend(read, _C - 30, 160))
     if any(example.size):
         graph.link(ends.loader, "MODEL", prior, "model")
-    start = graph.add("SCPDenoiseStart", (_E, _LOWER + 260 * example.advanced, 300, 230), [TIMESTEP, STEPS, SCHEDULER])
-    graph.link(ends.loader, "MODEL", start, "model")
+    start = graph.add("SCPDenoiseStart", (_E, _LOWER + 260 * example.advanced, 270, 240), [TIMESTEP, STEPS, SCHEDULER])
+    models = [graph.link(ends.loader, "MODEL", start, "model")]
     nodes, latent = [statistics, prior, start], prior
     if example.advanced:
-        latent = graph.add("SCPNoisedLatent", (_E, _LOWER, 300, 174), [TIMESTEP, SEED, "fixed", STEPS, SCHEDULER])
-        graph.link(ends.loader, "MODEL", latent, "model")
+        latent = graph.add("SCPNoisedLatent", (_E, _LOWER, 270, 174), [TIMESTEP, SEED, "fixed", STEPS, SCHEDULER])
+        models.append(graph.link(ends.loader, "MODEL", latent, "model"))
         graph.link(prior, "latent", latent, "latent")
         nodes.append(latent)
+    graph.bend(models, _E - 30, _LOWER - 60, after=graph.bend(models, _D - 20, _LOWER - 108))
     graph.group("3 Start", nodes, OCHRE)
     return latent, start
 
@@ -382,22 +404,23 @@ def _start(graph: Graph, example: Example, ends: _Ends) -> tuple[int, int]:
 def _sample(graph: Graph, example: Example, ends: _Ends, latent: int, start: int) -> None:
     if example.advanced:
         values = ["disable", SEED, "fixed", STEPS, example.cfg, SAMPLER, SCHEDULER, 0, 10000, "disable"]
-        sampler = graph.add("KSamplerAdvanced", (_F, 0, 310, 334), values)
+        sampler = graph.add("KSamplerAdvanced", (_F, 0, 280, 334), values)
         graph.link(start, "start_at_step", sampler, "start_at_step")
     else:
         # Steps and denoise come by wire; what stands here is what the page would show without it.
         values = [SEED, "fixed", STEPS, example.cfg, SAMPLER, SCHEDULER, 1]
-        sampler = graph.add("KSampler", (_F, 0, 310, 262), values)
+        sampler = graph.add("KSampler", (_F, 0, 280, 262), values)
         graph.link(start, "steps", sampler, "steps")
         graph.link(start, "denoise", sampler, "denoise")
-    decode = graph.add("VAEDecode", (_G, 0, 210, 46))
-    image = graph.add("SaveImage", (_G, 110, 460, 466), [f"scp-diff/{example.name}"])
+    decode = graph.add("VAEDecode", (_G, 0, 200, 46))
+    image = graph.add("SaveImage", (_G, 110, 400, 466), [f"scp-diff/{example.name}"])
     graph.link(ends.loader, "MODEL", sampler, "model")
     graph.link(ends.apply, "positive", sampler, "positive")
     graph.link(ends.apply, "negative", sampler, "negative")
     graph.link(latent, "latent", sampler, "latent_image")
     graph.link(sampler, "LATENT", decode, "samples")
-    graph.link(ends.loader, "VAE", decode, "vae")
+    pictures = [graph.link(ends.loader, "VAE", decode, "vae")]
+    graph.bend(pictures, _G - 25, -43, after=graph.bend(pictures, _D - 25, -43))
     graph.link(decode, "IMAGE", image, "images")
     graph.group("4 Sample", [sampler, decode, image])
 
@@ -406,12 +429,11 @@ def build(example: Example) -> Json:
     """Return the workflow of one example."""
     graph = Graph(example.name)
     labels = _segmentation(graph, example)
-    loader, apply = _controlnet(graph, example, labels)
-    ends = _Ends(labels, loader, apply)
+    ends = _controlnet(graph, example, labels)
     latent, start = _start(graph, example, ends)
     _sample(graph, example, ends, latent, start)
     left, top, note = -GROUP_MARGIN, _LOWER - GROUP_HEAD + TITLE, example.note
-    graph.add("MarkdownNote", (left, top, 810, 610), [note], title="Read Me First", colours=NOTE)
+    graph.add("MarkdownNote", (left, top, 750, 530), [note], title="Read Me First", colours=NOTE)
     return graph.save()
 
 
@@ -468,7 +490,8 @@ From **huggingface.co/c7w/SCP-Diff**:
 - **Both models come from the one `.ckpt`** (13.7 GB): its U-Net was trained too, so a stock Stable Diffusion \
 2.1 does not fit its ControlNet. The simplest way: put the `.ckpt` into both folders and choose it in both \
 loaders.
-- Statistics, in this pack's folder: `python -m scp_prior convert {files} --dataset {files} --out {files}.safetensors`
+- Statistics, with ComfyUI's Python in this pack's folder: \
+`python -m scp_prior convert {files} --dataset {files} --out {files}.safetensors`
 
 {_change_first(look, sizes)}
 {wiring}"""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import demo_set
 import graph_convert
-from comfy_server import Server, free_port
+from comfy_server import Server, end_with_host_on_sigterm, free_port
 from layout import BASE, ROOT, HarnessError
 
 
@@ -33,6 +33,7 @@ def install_workflows(base: Path) -> list[Path]:
 
 
 def main() -> None:
+    end_with_host_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8188)
     options = parser.parse_args()

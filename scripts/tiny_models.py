@@ -51,8 +51,9 @@ HEAD = 64
 SHARPNESS = 40.0  # how unlike two hint colours must be to count as two areas
 SMALL = 0.3  # small enough for silu(a) + silu(-a) to be a * a / 2
 NOISE_GAIN = 1.7
-RANDOM_GAIN = 0.06
+RANDOM_GAIN = 0.1
 PROMPT_GAIN = 25.0
+WORD_SHARPNESS = 6.0
 
 
 class _Spec(dict[str, Shape]):
@@ -239,6 +240,8 @@ def _wire_averaging(weights: Weights, name: str) -> None:
         _read(value, c, LATENT + 2 * c, divisor)
         out[MEAN + c, c] = 1.0
     weights[f"{block}.attn2.to_out.0.weight"] *= PROMPT_GAIN
+    # Sharper attention: else the padding, which all prompts share, drowns the words.
+    weights[f"{block}.attn2.to_k.weight"] *= WORD_SHARPNESS
 
     weight = weights[f"{name}.proj_out.weight"]
     _clear_wired(weight)

@@ -1,0 +1,91 @@
+"""Several processes reducing one data set: torchrun's environment, and sums added up over all of them."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .errors import SCPError
+from .ids import MAX_CLASS_ID
+from .moments import Accumulator
+from .reduce import Share
+
+DEFAULT_TIMEOUT = 600.0
+
+
+def share_of_environment() -> Share:
+    """This process's share, as torchrun's RANK and WORLD_SIZE say; the only one where they are absent."""
+    return Share(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+@contextmanager
+def process_group(share: Share, timeout: float = DEFAULT_TIMEOUT) -> Iterator[None]:
+    """Join the other processes; does nothing where there are none.
+
+    gloo, whatever the encoder runs on: what is exchanged is a few megabytes of float64, once.
+    """
+    if share.world == 1:
+        yield
+        return
+    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=timeout))
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def wait_for_all(share: Share, what: str, timeout: float = DEFAULT_TIMEOUT) -> None:
+    """Wait until every process gets here.
+
+    Raises:
+        SCPError: one did not within `timeout` seconds; the message says which.
+    """
+    if share.world == 1:
+        return
+    try:
+        dist.monitored_barrier(timeout=datetime.timedelta(seconds=timeout), wait_all_ranks=True)
+    except RuntimeError as error:
+        raise SCPError(
+            f"Not every process came to {what} within {timeout:g} s: one has failed or is much slower. "
+            f"Checkpoints are kept: run the same command with --resume. ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def add_up(accumulator: Accumulator, share: Share) -> Accumulator:
+    """The sums of all processes together, on every one of them.
+
+    Each process may have met other classes; what is exchanged has a row for every class any of them met.
+    """
+    if share.world == 1:
+        return accumulator
+    ids = _union_of_classes(accumulator)
+    own = accumulator.state()
+    row_of = {class_id: row for row, class_id in enumerate(own["class_ids"].tolist())}
+    summed = {
+        key: torch.stack([_sum(_row(own[key], row_of.get(class_id))) for class_id in ids])
+        for key in ("count", "sums", "products")
+    }
+    images = _sum(own["images"])
+    return Accumulator.from_state({**summed, "class_ids": torch.tensor(ids), "images": images})
+
+
+def _union_of_classes(accumulator: Accumulator) -> list[int]:
+    seen = torch.zeros(MAX_CLASS_ID + 1, dtype=torch.int64)
+    seen[accumulator.class_ids] = 1
+    return _sum(seen).nonzero().flatten().tolist()
+
+
+def _row(table: Tensor, row: int | None) -> Tensor:
+    return torch.zeros(table.shape[1:], dtype=table.dtype) if row is None else table[row]
+
+
+def _sum(tensor: Tensor) -> Tensor:
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total

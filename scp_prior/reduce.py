@@ -1,0 +1,278 @@
+"""Photos, label maps and an encoder in, statistics out: one pass, constant memory, and it survives being killed.
+
+Three things overlap: workers decode photos, the encoder runs in the calling thread, and a third adds up what it gave.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from .checkpoint import Progress, load_checkpoint, save_checkpoint
+from .datasets import Dataset
+from .errors import SCPError
+from .loader import Batch, Loading, load_batches
+from .moments import Accumulator
+from .statistics import Statistics
+
+
+class PosteriorEncoder(Protocol):
+    """What a reduction needs of an encoder; `vae.Encoder` is one."""
+
+    channels: int
+    downscale: int
+    name: str
+
+    def encode(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """Photos (B, 3, H, W) in -1..1 -> posterior mean and variance (B, C, h, w), LATENT units."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides the result of a reduction, to the last bit on one device.
+
+    Attributes:
+        size: (H, W) every photo is brought to, multiples of the encoder's downscale.
+        batch_size: photos encoded together.
+        limit, seed: reduce only this many pairs, drawn without replacement; None = all.
+        on_error: "stop" at the first pair that cannot be read, or "skip" it and go on.
+    """
+
+    size: tuple[int, int]
+    batch_size: int = 4
+    limit: int | None = None
+    seed: int = 0
+    on_error: str = "stop"
+
+    def indices(self, pairs: int) -> list[int]:
+        """Which of the pairs are reduced, ascending."""
+        if self.limit is None or self.limit >= pairs:
+            return list(range(pairs))
+        return sorted(random.Random(self.seed).sample(range(pairs), self.limit))
+
+    def check(self, encoder: PosteriorEncoder) -> None:
+        """Refuse a plan that cannot be carried out.
+
+        Raises:
+            SCPError: a number out of range, or a size that is no multiple of the encoder's downscale.
+        """
+        step = encoder.downscale
+        if min(self.size) < step or any(side % step for side in self.size):
+            lower = [max(side // step, 1) * step for side in self.size]
+            raise SCPError(
+                f"The size {self.size[0]}x{self.size[1]} (height x width) is no multiple of {step}, the factor of this "
+                f"VAE. Use {lower[0]}x{lower[1]} or {lower[0] + step}x{lower[1] + step}."
+            )
+        if self.batch_size < 1 or (self.limit is not None and self.limit < 1):
+            raise SCPError(f"Batch size and limit must be at least 1; they are {self.batch_size} and {self.limit}.")
+        if self.on_error not in ("stop", "skip"):
+            raise SCPError(f"on_error is 'stop' or 'skip'; it is {self.on_error!r}.")
+
+
+class Share(NamedTuple):
+    """Which of several processes this is: it does every `world`-th batch, from `rank` on."""
+
+    rank: int = 0
+    world: int = 1
+
+
+class Step(NamedTuple):
+    """What is reported after each batch: pairs done and to do by this process, classes met, pairs skipped."""
+
+    done: int
+    total: int
+    classes: int
+    skipped: int
+
+
+class Saving(NamedTuple):
+    """Where and how often progress is saved: every so many images or seconds, whichever comes first."""
+
+    path: Path
+    images: int = 1000
+    seconds: float = 60.0
+
+
+def reduce(
+    dataset: Dataset,
+    encoder: PosteriorEncoder,
+    plan: Plan,
+    *,
+    loading: Loading | None = None,
+    saving: Saving | None = None,
+    resume: bool = False,
+    share: Share | None = None,
+    report: Callable[[Step], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Progress:
+    """Encode every pair once and add it up.
+
+    Args:
+        loading: how photos are decoded: in how many worker processes or threads.
+        saving: where progress is kept while it runs; the caller removes the file when the result is safe.
+        resume: go on from that file where it is there. The result is the uninterrupted run's, bit for bit.
+        report: called in the calling thread after each batch.
+        stop: asked after each batch; once it says yes, progress is saved and returned as it is.
+
+    Returns:
+        Progress; `finished` tells whether it is the whole. Statistics come from `finish`.
+
+    Raises:
+        SCPError: a pair cannot be read (and `plan.on_error` is "stop"), the encoder refuses, or progress cannot be
+            saved. What was saved before stands.
+    """
+    plan.check(encoder)
+    share = share or Share()
+    described = describe_plan(dataset, encoder, plan, share)
+    grid = (plan.size[0] // encoder.downscale, plan.size[1] // encoder.downscale)
+    batches = my_batches(plan, len(dataset.pairs), share)
+    progress = Progress(Accumulator(encoder.channels, grid), 0, (), _now())
+    if saving and resume and saving.path.exists():
+        progress = load_checkpoint(saving.path, described)
+    elif saving:
+        # Better to learn now than in an hour that nothing can be written there.
+        save_checkpoint(saving.path, progress, described)
+
+    saved = _Clock(saving)
+    todo = batches[progress.batches :]
+    stream = load_batches(dataset, todo, plan.size, grid, loading or Loading())
+    with closing(stream), ThreadPoolExecutor(1) as adder:
+        adding: Future[Progress] = _done(progress)
+        for batch in stream:
+            _refuse_problems(batch, plan, progress)
+            encoded = encoder.encode(batch.photos) if len(batch.photos) else None
+            progress = adding.result()
+            adding = adder.submit(_add, progress, batch, encoded)
+            saved.count(len(batch.labels))
+            stopping = stop is not None and stop()
+            if saving and (stopping or saved.due()):
+                save_checkpoint(saving.path, adding.result(), described)
+            if report:
+                report(_step(progress, batches, batch))
+            if stopping:
+                break
+        return adding.result()
+
+
+def finished(progress: Progress, dataset: Dataset, plan: Plan, share: Share | None = None) -> bool:
+    """Whether every batch of this process is in."""
+    return progress.batches == len(my_batches(plan, len(dataset.pairs), share or Share()))
+
+
+def finish(progress: Progress, dataset: Dataset, encoder: PosteriorEncoder, plan: Plan) -> Statistics:
+    """Statistics of a finished reduction, with everything a file says of itself.
+
+    Raises:
+        SCPError: every pair was skipped.
+    """
+    names = dataset.table.names if dataset.table else {}
+    return progress.accumulator.statistics(
+        dataset=dataset.name,
+        class_names=json.dumps({str(k): names[k] for k in sorted(names)}, ensure_ascii=False),
+        palette=dataset.palette,
+        label_rule="nearest",
+        latent_channels=str(encoder.channels),
+        latent_downscale=str(encoder.downscale),
+        vae=encoder.name,
+        image_size=f"{plan.size[0]}x{plan.size[1]}",
+        created=progress.created,
+        software="scp-diff, scp_prior reduce",
+        source=_source(progress, dataset, plan),
+    )
+
+
+def my_batches(plan: Plan, pairs: int, share: Share) -> list[list[int]]:
+    """Pair indices of each batch of this process; together the processes have the batches of one."""
+    indices = plan.indices(pairs)
+    batches = [indices[i : i + plan.batch_size] for i in range(0, len(indices), plan.batch_size)]
+    return batches[share.rank :: share.world]
+
+
+def describe_plan(dataset: Dataset, encoder: PosteriorEncoder, plan: Plan, share: Share) -> dict[str, str]:
+    """Everything that decides the result, in words; a checkpoint is only good for the same."""
+    listed = "\n".join(pair.name for pair in dataset.pairs)
+    return {
+        "data set": f"{dataset.name}, {len(dataset.pairs)} pairs {hashlib.sha256(listed.encode()).hexdigest()[:12]}",
+        "palette": dataset.palette,
+        "VAE": encoder.name,
+        "precision": f"{getattr(encoder, 'dtype', 'unknown')} on {getattr(encoder, 'device', 'unknown')}",
+        "size": f"{plan.size[0]}x{plan.size[1]}",
+        "batch size": str(plan.batch_size),
+        "limit": f"{plan.limit} with seed {plan.seed}" if plan.limit else "none",
+        "on error": plan.on_error,
+        "process": f"{share.rank + 1} of {share.world}",
+    }
+
+
+class _Clock:
+    """When the next checkpoint is due."""
+
+    def __init__(self, saving: Saving | None):
+        self._saving = saving
+        self._restart()
+
+    def count(self, images: int) -> None:
+        self._images += images
+
+    def due(self) -> bool:
+        due = self._images >= self._saving.images or time.monotonic() - self._since >= self._saving.seconds
+        if due:
+            self._restart()
+        return due
+
+    def _restart(self) -> None:
+        self._images, self._since = 0, time.monotonic()
+
+
+def _add(progress: Progress, batch: Batch, encoded: tuple[Tensor, Tensor] | None) -> Progress:
+    if encoded is not None:
+        mean, variance = encoded
+        progress.accumulator.add(mean, batch.labels, variance)
+    return progress._replace(batches=progress.batches + 1, skipped=progress.skipped + batch.problems)
+
+
+def _refuse_problems(batch: Batch, plan: Plan, progress: Progress) -> None:
+    if batch.problems and plan.on_error == "stop":
+        raise SCPError(f"{batch.problems[0][1]} (on_error 'skip' would leave such pairs out and list them at the end.)")
+
+
+def _step(before: Progress, batches: list[list[int]], batch: Batch) -> Step:
+    done = sum(map(len, batches[: before.batches + 1]))
+    skipped = len(before.skipped) + len(batch.problems)
+    return Step(done, sum(map(len, batches)), len(before.accumulator.class_ids), skipped)
+
+
+def _done(progress: Progress) -> Future[Progress]:
+    future: Future[Progress] = Future()
+    future.set_result(progress)
+    return future
+
+
+def _now() -> str:
+    # SOURCE_DATE_EPOCH (reproducible-builds.org): two runs over the same data then give the same file.
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    seconds = float(epoch) if epoch else time.time()
+    return datetime.datetime.fromtimestamp(int(seconds), datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _source(progress: Progress, dataset: Dataset, plan: Plan) -> str:
+    total = len(dataset.pairs)
+    used = len(plan.indices(total))
+    parts = [f"{used} of {total} pairs" if used < total else f"all {total} pairs"]
+    if used < total:
+        parts[0] += f", drawn without replacement with seed {plan.seed}"
+    if progress.skipped:
+        parts.append(f"{len(progress.skipped)} skipped")
+    return "; ".join(parts)
