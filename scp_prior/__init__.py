@@ -13,10 +13,12 @@ from .prior import METHODS, PriorMaps, prior_maps, sample_prior
 from .statistics import Statistics, load_statistics, save_statistics
 
 if TYPE_CHECKING:
+    from .moments import Accumulator
     from .release import convert_release
 
 __all__ = [
     "METHODS",
+    "Accumulator",
     "PriorMaps",
     "SCPError",
     "Statistics",
@@ -28,7 +30,7 @@ __all__ = [
 ]
 
 # No node needs these, and every start of ComfyUI would pay for importing them.
-_LATE = {"convert_release": "release"}
+_LATE = {"Accumulator": "moments", "convert_release": "release"}
 
 
 def __getattr__(name: str) -> object:

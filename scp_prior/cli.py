@@ -1,4 +1,4 @@
-"""The command line: `python -m scp_prior convert | inspect | preview`.
+"""The command line: `python -m scp_prior convert | inspect | preview | reduce | merge`.
 
 Each verb is a pair of functions, one for its arguments and one for its work, and a row of `VERBS`. What is slow to
 import is imported by the verb that needs it.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from .cli_reduce import VERBS as REDUCE_VERBS
 from .errors import SCPError
+from .verbs import Verb, size
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,15 +31,6 @@ _GAP = 8
 _LEAST_MATCH = 0.5
 
 
-class Verb(NamedTuple):
-    """One word of the command line."""
-
-    name: str
-    summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0, 1 after an error the user can mend, 130 after Ctrl-C.
 
@@ -46,14 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except SCPError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read us has read enough (`... | head`); Python would complain again while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     for verb in VERBS:
         sub = verbs.add_parser(verb.name, help=verb.summary, description=verb.summary)
         verb.add_arguments(sub)
-        sub.set_defaults(run=verb.run)
+        sub.set_defaults(run=verb.run, usage_error=sub.error)
     return parser
 
 
@@ -148,15 +144,8 @@ def _preview_arguments(parser: argparse.ArgumentParser) -> None:
         help="palette of the picture (default: the grey value or index is the id; for colour pictures, the file's own)",
     )
     parser.add_argument("--method", default="joint", help="prior method (default: joint)")
-    parser.add_argument("--size", type=_size, metavar="HxW", help="image size (default: that of the statistics)")
+    parser.add_argument("--size", type=size, metavar="HxW", help="image size (default: that of the statistics)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"expected HxW in pixels, e.g. 512x1024; came {text!r}")
-    return int(match[1]), int(match[2])
 
 
 def _preview(args: argparse.Namespace) -> None:
@@ -277,4 +266,5 @@ VERBS: tuple[Verb, ...] = (
     Verb("convert", "The authors' released .npy files -> one statistics file.", _convert_arguments, _convert),
     Verb("inspect", "What a statistics file holds.", _inspect_arguments, _inspect),
     Verb("preview", "Picture of a label map, its prior mean and one sample.", _preview_arguments, _preview),
+    *REDUCE_VERBS,
 )

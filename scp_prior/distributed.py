@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,6 +18,7 @@ from .moments import Accumulator
 from .reduce import Share
 
 DEFAULT_TIMEOUT = 600.0
+_KEPT = "Checkpoints are kept: the same command with --resume goes on from them."
 
 
 def share_of_environment() -> Share:
@@ -30,31 +32,42 @@ def process_group(share: Share, timeout: float = DEFAULT_TIMEOUT) -> Iterator[No
 
     gloo, whatever the encoder runs on: what is exchanged is a few megabytes of float64, once.
     """
-    if share.world == 1:
-        yield
-        return
-    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=timeout))
-    try:
-        yield
-    finally:
+    if share.world > 1:
+        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=timeout))
+    yield
+    # Not after an error: leaving in good order would mean waiting for processes that may be gone.
+    if share.world > 1:
         dist.destroy_process_group()
 
 
-def wait_for_all(share: Share, what: str, timeout: float = DEFAULT_TIMEOUT) -> None:
+def wait_for_all(
+    share: Share, what: str, stop: Callable[[], bool] | None = None, timeout: float = DEFAULT_TIMEOUT
+) -> None:
     """Wait until every process gets here.
 
     Raises:
-        SCPError: one did not within `timeout` seconds; the message says which.
+        SCPError: one did not within `timeout` seconds (the message says which), or `stop` said yes meanwhile.
     """
     if share.world == 1:
         return
-    try:
-        dist.monitored_barrier(timeout=datetime.timedelta(seconds=timeout), wait_all_ranks=True)
-    except RuntimeError as error:
-        raise SCPError(
-            f"Not every process came to {what} within {timeout:g} s: one has failed or is much slower. "
-            f"Checkpoints are kept: run the same command with --resume. ({str(error).splitlines()[0]})"
-        ) from error
+    failed: list[RuntimeError] = []
+
+    def wait() -> None:
+        try:
+            dist.monitored_barrier(timeout=datetime.timedelta(seconds=timeout), wait_all_ranks=True)
+        except RuntimeError as error:
+            failed.append(error)
+
+    # In a thread, since no signal reaches Python while it waits inside the barrier.
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+        if stop is not None and stop():
+            raise SCPError(f"Stopped while waiting for the other processes to come to {what}. {_KEPT}")
+    if failed:
+        first = str(failed[0]).splitlines()[0]
+        raise SCPError(f"Not every process came to {what} within {timeout:g} s: one has failed. {_KEPT} ({first})")
 
 
 def add_up(accumulator: Accumulator, share: Share) -> Accumulator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import queue
 import threading
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .datasets import Dataset, load_pixels
+from .datasets import Dataset, Pair, load_pixels
 from .errors import SCPError
 
 # Batches made ready ahead of the encoder.
@@ -62,18 +63,19 @@ def load_batches(
 
     A pair that cannot be read is in `problems` and not in the batch, which may thus be empty.
     """
-    job = _Job(dataset, size, grid)
+    # Workers are told which pair each time: the list of all may be long, and each would get its own.
+    job = _Job(dataclasses.replace(dataset, pairs=()), size, grid)
+    pairs = [dataset.pairs[i] for batch in batches for i in batch]
     if not loading.workers:
-        yield from _batches((_load(job, i) for batch in batches for i in batch), batches)
+        yield from _batches((_load(job, pair) for pair in pairs), batches)
         return
     with _executor(job, loading) as executor:
         ahead = _READY * max(map(len, batches), default=1) + 2 * loading.workers
-        loaded = _in_order(executor, [i for batch in batches for i in batch], ahead)
+        loaded = _in_order(executor, pairs, ahead)
         yield from _in_background(_batches(loaded, batches))
 
 
-def _load(job: _Job, index: int) -> _Loaded:
-    pair = job.dataset.pairs[index]
+def _load(job: _Job, pair: Pair) -> _Loaded:
     try:
         photo, labels = load_pixels(job.dataset, pair, job.size, job.grid)
     except SCPError as error:
@@ -97,10 +99,10 @@ def _stack(items: Sequence[_Loaded]) -> Batch:
     return Batch(photos.float().div_(127.5).sub_(1), labels, problems)
 
 
-def _in_order(executor: Executor, indices: Sequence[int], ahead: int) -> Iterator[_Loaded]:
+def _in_order(executor: Executor, pairs: Sequence[Pair], ahead: int) -> Iterator[_Loaded]:
     waiting: deque[Future[_Loaded]] = deque()
-    for index in indices:
-        waiting.append(executor.submit(_work, index))
+    for pair in pairs:
+        waiting.append(executor.submit(_work, pair))
         if len(waiting) > ahead:
             yield waiting.popleft().result()
     while waiting:
@@ -158,8 +160,8 @@ def _start_thread(job: _Job) -> None:
     _own.job = job
 
 
-def _work(index: int) -> _Loaded:
-    return _load(_own.job, index)
+def _work(pair: Pair) -> _Loaded:
+    return _load(_own.job, pair)
 
 
 class _Pool(ProcessPoolExecutor):

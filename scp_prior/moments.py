@@ -270,7 +270,7 @@ class Accumulator:
         mean, std = _moments(total, summed)
         covariance = _covariance(total, summed, self._products[slot], self._pairs)
         return {
-            "joint.count": torch.from_numpy(count.reshape(self.latent_size).copy()),
+            "joint.count": torch.from_numpy(count.reshape(self.latent_size)),
             "joint.mean": self._grid_of(cell_mean),
             "joint.std": self._grid_of(cell_std),
             "class.count": torch.tensor(int(total)),

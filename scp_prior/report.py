@@ -27,7 +27,7 @@ def report(statistics: Statistics, labels: Tensor, maps: PriorMaps, method: str)
     if "joint" in METHODS[method].needs:
         shares = maps.origin.flatten().bincount(minlength=len(ORIGIN_NAMES)).double() / maps.origin.numel()
         lines[0] += ": " + ", ".join(
-            f"{share:.0%} from {ORIGIN_NAMES[origin]}" for origin, share in enumerate(shares.tolist()) if share > 0
+            f"{share:.1%} from {ORIGIN_NAMES[origin]}" for origin, share in enumerate(shares.tolist()) if share > 0
         )
     unknown = _unknown(statistics, labels) if METHODS[method].needs not in ((), ("spatial",)) else []
     if unknown:

@@ -291,7 +291,8 @@ class Graph:
 
 
 def _input(slot: Slot) -> Json:
-    saved: Json = {"localized_name": slot.name, "name": slot.name}
+    shown = "choose file to upload" if slot.kind == "IMAGEUPLOAD" else slot.name
+    saved: Json = {"localized_name": shown, "name": slot.name}
     if slot.optional:
         saved["shape"] = 7  # how the page marks an input that may stay empty
     saved["type"] = slot.kind

@@ -513,6 +513,18 @@ def test_ids_saved_as_grey_rgb_are_ids_of_ones_own_table(tmp_path):
     assert np.array_equal(load_pixels(dataset, dataset.pairs[0], (6, 8)).label, labels)
 
 
+def test_indices_that_are_no_ids_are_read_by_their_colours_even_where_these_are_a_little_off(tmp_path):
+    (tmp_path / "t.csv").write_text(TABLE)
+    labels = label_pixels(ids=(0, 1, 40))
+    indices = np.select([labels == 0, labels == 1], [2, 0], 1).astype(np.uint8)
+    picture = Image.frombytes("P", (8, 6), indices.tobytes())
+    picture.putpalette([253, 254, 255, 250, 130, 4, 3, 2, 0])
+    fill(tmp_path, ["a"])
+    save(tmp_path / "labels" / "a.png", picture)
+    dataset = folder(tmp_path, table=tmp_path / "t.csv")
+    assert np.array_equal(load_pixels(dataset, dataset.pairs[0], (6, 8)).label, labels)
+
+
 def test_strange_ids_and_colours_in_ones_own_table_are_refused(tmp_path):
     (tmp_path / "t.csv").write_text(TABLE)
     fill(tmp_path, ["a", "b"])

@@ -359,3 +359,24 @@ def test_the_covariance_of_channels_that_move_together_is_singular_not_negative(
     covariance = made.tensors()["class.covariance"][0].double()
     assert torch.allclose(covariance, z.double().var(correction=0).expand(4, 4), rtol=1e-5, atol=0)
     assert torch.linalg.eigvalsh(covariance).min() > -1e-12
+
+
+def test_rounding_leaves_no_negative_direction_in_a_covariance():
+    g = torch.Generator().manual_seed(8)
+    z = 1000 + 1e-6 * torch.randn(50, 1, 8, 8, generator=g, dtype=torch.float64)
+    # Sums of squares of 1e6 round at 1e-10, far above the variance of 1e-12.
+    made = of(z.expand(50, 4, 8, 8) * torch.tensor([1, 1.1, 0.9, 1]).view(1, 4, 1, 1), torch.zeros(50, 8, 8).long())
+    values = torch.linalg.eigvalsh(made.statistics().tensors()["class.covariance"][0].double())
+    assert values[-1] > 0
+    assert values[0] >= -1e-6 * values[-1]
+
+
+def test_statistics_do_not_depend_on_the_order_classes_were_met_in():
+    g = torch.Generator().manual_seed(9)
+    # Hardly any spread about a large value: all of the spatial std is rounding, and shows the order of additions.
+    latents = 300 + 1e-7 * torch.rand(40, 1, 4, 4, generator=g, dtype=torch.float64)
+    labels = torch.randperm(40, generator=g).view(40, 1, 1).expand(40, 4, 4)
+    met = of(latents, labels, parts=40)
+    restored = Accumulator.from_state(met.state())
+    assert torch.equal(met.statistics().spatial().std, restored.statistics().spatial().std)
+    assert met.statistics().spatial().std.max() > 0

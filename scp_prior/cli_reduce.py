@@ -1,0 +1,235 @@
+"""`python -m scp_prior reduce` and `merge`: statistics from photos, and from other statistics."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import SCPError
+from .verbs import Verb, positive, size
+
+if TYPE_CHECKING:
+    from .checkpoint import Progress
+    from .datasets import Dataset
+    from .reduce import Plan, Share, Step
+
+_LISTED = 20
+INTERRUPTED = 130
+
+
+def _reduce_arguments(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("what to read")
+    data.add_argument("--dataset", required=True, choices=("cityscapes", "ade20k", "coco-stuff", "folder"))
+    data.add_argument("--root", metavar="DIR", help="the data set's folder, as it was downloaded")
+    data.add_argument("--split", metavar="NAME", help="train or val; training or validation; train2017 or val2017")
+    data.add_argument("--images", metavar="DIR", help="for folder: photos")
+    data.add_argument("--labels", metavar="DIR", help="for folder: label maps of the same names")
+    data.add_argument("--palette", metavar="NAME", help="for folder: colours of the maps (default: they hold ids)")
+    data.add_argument("--table", metavar="FILE", help="for folder: your own class table (.csv or .json)")
+    data.add_argument("--limit", type=positive, metavar="N", help="only N pairs, drawn without replacement")
+    data.add_argument("--seed", type=int, default=0, help="of that draw (default: 0)")
+    data.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at a pair that cannot be read")
+    data.add_argument("--dry-run", action="store_true", help="list what would be read, and the classes in it")
+
+    how = parser.add_argument_group("how to encode it")
+    how.add_argument("--vae", metavar="FILE_OR_DIR", help="a VAE, a checkpoint that holds one, or a diffusers folder")
+    how.add_argument("--size", type=size, required=True, metavar="HxW", help="size every photo is brought to")
+    how.add_argument("--batch-size", type=positive, default=4, metavar="N")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    how.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
+    how.add_argument("--workers", type=int, default=_workers(), metavar="N", help="processes that decode photos")
+
+    out = parser.add_argument_group("where to write it")
+    out.add_argument("--out", type=Path, metavar="FILE", help="the .safetensors file to write")
+    out.add_argument("--resume", action="store_true", help="go on from the checkpoint beside --out")
+    out.add_argument("--save-every", type=positive, default=1000, metavar="N", help="photos between checkpoints")
+
+
+def _workers() -> int:
+    return max(1, min(8, (os.cpu_count() or 2) // 2))
+
+
+def _reduce(args: argparse.Namespace) -> int | None:
+    from .datasets import open_dataset
+    from .reduce import Plan
+
+    chosen = {key: getattr(args, key) for key in ("root", "split", "images", "labels", "palette", "table")}
+    try:
+        dataset = open_dataset(args.dataset, **chosen)
+    except SCPError as error:
+        args.usage_error(str(error))
+    plan = Plan(args.size, args.batch_size, args.limit, args.seed, args.on_error)
+    if args.dry_run:
+        _show_plan(dataset, plan)
+        return None
+    _check_output(args)
+    if dataset.problems and args.on_error == "stop":
+        raise SCPError(f"{_listed(dataset.problems)} Mend that, or use --on-error skip.")
+    return _run(args, dataset, plan)
+
+
+def _run(args: argparse.Namespace, dataset: Dataset, plan: Plan) -> int | None:
+    from .checkpoint import checkpoint_path
+    from .distributed import add_up, process_group, share_of_environment, wait_for_all
+    from .loader import Loading
+    from .reduce import Saving, finish, finished, reduce
+    from .statistics import save_statistics
+    from .vae import load_encoder
+
+    share = share_of_environment()
+    encoder = load_encoder(args.vae, device=_device(args.device), dtype=args.dtype)
+    try:
+        plan.check(encoder)
+    except SCPError as error:
+        args.usage_error(str(error))
+    saving = Saving(checkpoint_path(args.out, share.rank, share.world), args.save_every)
+    with process_group(share), _stopping() as stop, _bar(share) as report:
+        progress = reduce(
+            dataset,
+            encoder,
+            plan,
+            loading=Loading(max(args.workers, 0)),
+            saving=saving,
+            resume=args.resume,
+            share=share,
+            report=report,
+            stop=stop,
+        )
+        if not finished(progress, dataset, plan, share):
+            print(f"stopped; {saving.path} is kept. The same command with --resume goes on from it.", file=sys.stderr)
+            return INTERRUPTED
+        wait_for_all(share, "the end", stop)
+        progress = progress._replace(accumulator=add_up(progress.accumulator, share))
+        _list_skipped(progress, dataset, share)
+        if share.rank == 0:
+            save_statistics(finish(progress, dataset, encoder, plan), args.out)
+            print(f"{args.out}: {progress.accumulator.images} images, {len(progress.accumulator.class_ids)} classes")
+        # Nobody's checkpoint goes before the file is there.
+        wait_for_all(share, "the saved file", stop)
+        saving.path.unlink(missing_ok=True)
+    return None
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    missing = [flag for flag, value in (("--vae", args.vae), ("--out", args.out)) if value is None]
+    if missing:
+        args.usage_error(f"{' and '.join(missing)} must be given; only --dry-run does without.")
+    _check_ending(args)
+
+
+def _check_ending(args: argparse.Namespace) -> None:
+    if args.out.suffix != ".safetensors":
+        args.usage_error(f"--out {args.out} does not end in .safetensors; ComfyUI would not list it. Add the ending.")
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    # One process per device under torchrun: "auto" would be the first one for all.
+    local = os.environ.get("LOCAL_RANK")
+    if asked in ("auto", "cuda") and local is not None and torch.cuda.is_available():
+        return f"cuda:{local}"
+    return asked
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or a request to end came; the first ends the run after a batch, a second Ctrl-C at once."""
+    asked: list[int] = []
+
+    def handle(number: int, _: Any) -> None:
+        if number == signal.SIGINT and asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _bar(share: Share) -> Iterator[Callable[[Step], None] | None]:
+    """A progress bar with rate, time left, classes and skipped pairs; the first process shows its own share's."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        tqdm = None
+    if tqdm is None or share.rank:
+        yield None
+        return
+    with tqdm(unit="photo", dynamic_ncols=True) as bar:
+
+        def report(step: Step) -> None:
+            bar.total = step.total
+            bar.set_postfix(classes=step.classes, skipped=step.skipped, refresh=False)
+            bar.update(step.done - bar.n)
+
+        yield report
+
+
+def _list_skipped(progress: Progress, dataset: Dataset, share: Share) -> None:
+    problems = [why for _, why in progress.skipped] + (list(dataset.problems) if share.rank == 0 else [])
+    if problems:
+        print(f"left out: {len(problems)}", file=sys.stderr)
+    for problem in problems:
+        print(f"  {problem}", file=sys.stderr)
+
+
+def _show_plan(dataset: Dataset, plan: Plan) -> None:
+    import numpy as np
+
+    indices = plan.indices(len(dataset.pairs))
+    print(f"{len(indices)} of {len(dataset.pairs)} pairs, at {plan.size[0]}x{plan.size[1]}")
+    for problem in dataset.problems[:_LISTED]:
+        print(f"  not used: {problem}")
+    pixels, images = Counter(), Counter()
+    for index in indices:
+        try:
+            ids, counts = np.unique(dataset.read_label(dataset.pairs[index].label), return_counts=True)
+        except SCPError as error:
+            print(f"  cannot be read: {error}")
+            continue
+        shares = counts / counts.sum()
+        pixels.update(dict(zip(ids.tolist(), shares.tolist(), strict=True)))
+        images.update(ids.tolist())
+    names = dataset.table.names if dataset.table else {}
+    print(f"\n{'id':>5}  {'name':28} {'images':>8} {'of the area':>12}")
+    for class_id, share in sorted(pixels.items(), key=lambda item: -item[1]):
+        name = names.get(class_id, "")
+        print(f"{class_id:>5}  {name:28} {images[class_id]:>8} {share / max(len(indices), 1):>12.2%}")
+
+
+def _listed(problems: Sequence[str]) -> str:
+    more = f" (and {len(problems) - _LISTED} more)" if len(problems) > _LISTED else ""
+    return " ".join(problems[:_LISTED]) + more
+
+
+def _merge_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="statistics files, no photo in two of them")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the .safetensors file to write")
+
+
+def _merge(args: argparse.Namespace) -> None:
+    from .merge import merge_statistics
+    from .statistics import load_statistics, save_statistics
+
+    _check_ending(args)
+    merged = merge_statistics([load_statistics(path) for path in args.files])
+    save_statistics(merged, args.out)
+    print(f"{args.out}: {merged.metadata['images']} images, {len(merged.class_ids)} classes")
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb("reduce", "Photos and label maps -> a statistics file.", _reduce_arguments, _reduce),
+    Verb("merge", "Statistics made apart -> one file.", _merge_arguments, _merge),
+)
