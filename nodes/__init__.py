@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import folders
 from .labels import SCPHintFromLabels, SCPLabelsFromImage
 from .prior import SCPPriorLatent
+from .reduce import SCPMergeStatistics, SCPReduceStatistics, SCPSaveStatistics
 from .start import SCPDenoiseStart, SCPNoisedLatent
 from .statistics import SCPLoadStatistics
 
@@ -23,6 +24,9 @@ class SCPDiffExtension(ComfyExtension):
             SCPPriorLatent,
             SCPDenoiseStart,
             SCPNoisedLatent,
+            SCPReduceStatistics,
+            SCPMergeStatistics,
+            SCPSaveStatistics,
         ]
 
 

@@ -1,8 +1,10 @@
-"""The `scp_statistics` model folder."""
+"""The `scp_statistics` model folder, and folders of pictures under the input folder."""
 
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import folder_paths
 
@@ -10,6 +12,8 @@ from ..scp_prior.errors import SCPError
 
 FOLDER = "scp_statistics"
 EXTENSION = ".safetensors"
+# Somebody may have linked a whole disk in there.
+_MOST_FOLDERS = 2000
 
 
 def register() -> None:
@@ -40,3 +44,41 @@ def _missing(name: str) -> str:
     if not files:
         return f"There is no statistics file yet. Put one ({EXTENSION}) into {folders}, then press R to refresh."
     return f"'{name}' is not in {folders}. Choose one of: {', '.join(files)}."
+
+
+def new_statistics_path(name: str) -> Path:
+    """Where a statistics file of this name is written: in the folder itself, never elsewhere.
+
+    Raises:
+        SCPError: the name is empty, has a folder in it, or characters that are not for file names.
+    """
+    stem = name.strip().removesuffix(EXTENSION)
+    if not re.fullmatch(r"[^\\/:*?\"<>|\x00-\x1f]{1,100}", stem) or stem.startswith(".") or stem.endswith((" ", ".")):
+        raise SCPError(f"'{name}' cannot be a file's name. Use letters, digits, spaces, - and _; no folders.")
+    folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{stem}{EXTENSION}"
+
+
+def input_folders() -> list[str]:
+    """Folders under ComfyUI's input folder, as the combos show them."""
+    root = Path(folder_paths.get_input_directory())
+    found = []
+    for folder, below, _ in os.walk(root):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found += [Path(folder, name).relative_to(root).as_posix() for name in below]
+        if len(found) > _MOST_FOLDERS:
+            break
+    return sorted(found)
+
+
+def input_folder(name: str) -> Path:
+    """Full path of a folder the combo offers.
+
+    Raises:
+        SCPError: there is no such folder under the input folder. A name that leads out of it is never there.
+    """
+    if name not in input_folders():
+        root = folder_paths.get_input_directory()
+        raise SCPError(f"'{name}' is not a folder in {root}. Put your pictures into folders there, then press R.")
+    return Path(folder_paths.get_input_directory(), name)

@@ -124,7 +124,8 @@ class SCPPriorLatent(io.ComfyNode):
         size = (height or ids.shape[1], width or ids.shape[2])
         maps = prior_maps(statistics, ids, method, latent_size=latent_size_of(size, statistics.downscale))
         text, uncertain = report(statistics, ids, maps, method)
-        say(cls, text, warn=uncertain)
+        stretched = _stretched(ids.shape[1:], size)
+        say(cls, "\n".join(filter(None, (text, stretched))), warn=uncertain or bool(stretched))
 
         batch = repeat_maps(maps, max(batch_size, len(ids)))
         # Zero times a negative number is -0.0; an empty latent holds none.
@@ -132,6 +133,17 @@ class SCPPriorLatent(io.ComfyNode):
         picture = preview(maps.mean * strength, statistics.downscale, model)
         device = intermediate_device()
         return io.NodeOutput({"samples": latent.to(device)}, picture.to(device), ui=ui.PreviewImage(picture))
+
+
+def _stretched(of_map: tuple[int, ...], size: tuple[int, int]) -> str:
+    """A warning where the label map's proportions change: ComfyUI crops a ControlNet hint to fit, so they part ways."""
+    (map_height, map_width), (height, width) = of_map, size
+    if abs(map_width * height / (map_height * width) - 1) < 0.01:
+        return ""
+    return (
+        f"label map stretched from {map_width}x{map_height} to {width}x{height}:\n"
+        "resize the segmentation image to that first,\nor the hint will not match"
+    )
 
 
 def _require_same_latents(statistics: Statistics, model) -> None:

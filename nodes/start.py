@@ -96,8 +96,8 @@ class SCPDenoiseStart(io.ComfyNode):
     def execute(cls, model, timestep: int, steps: int, scheduler: str) -> io.NodeOutput:
         start = _start(model, timestep, steps, scheduler)
         first = timestep_of_sigma(model.get_model_object("model_sampling").sigmas, float(start.sigmas[0]))
-        say(cls, f"starts at step {start.start_at_step} (timestep {first}): {start.steps} steps run, "
-                 f"denoise {start.denoise:.4g}")  # fmt: skip
+        where = f"starts at step {start.start_at_step} (timestep {first})"
+        say(cls, f"{where}\n{start.steps} steps, denoise {start.denoise:.4g}")
         return io.NodeOutput(start.denoise, start.steps, start.start_at_step, start.sigmas)
 
 

@@ -71,8 +71,8 @@ class SCPLoadStatistics(io.ComfyNode):
 
 
 def _summary(statistics: Statistics) -> str:
-    grid = "x".join(map(str, reversed(statistics.latent_size))) if statistics.latent_size else "no"
-    return (
-        f"{statistics.dataset or 'unnamed data set'}: {len(statistics.class_ids)} classes, "
-        f"{grid} latent grid (width x height), {statistics.channels} channels"
-    )
+    lines = [f"{statistics.dataset or 'unnamed data set'}, {len(statistics.class_ids)} classes"]
+    if statistics.latent_size:
+        height, width = (side * statistics.downscale for side in statistics.latent_size)
+        lines.append(f"made at {width}x{height}")
+    return "\n".join(lines)

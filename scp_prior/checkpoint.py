@@ -84,3 +84,12 @@ def load_checkpoint(path: Path, plan: Mapping[str, str]) -> Progress:
             "Use the same settings, or remove the checkpoint and start again."
         )
     return Progress(Accumulator.from_state(state), batches, skipped, created)
+
+
+def is_checkpoint_of(path: Path, plan: Mapping[str, str]) -> bool:
+    """Whether a run with this plan can go on from the file."""
+    try:
+        load_checkpoint(path, plan)
+    except SCPError:
+        return False
+    return True

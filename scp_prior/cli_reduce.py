@@ -50,6 +50,7 @@ def _reduce_arguments(parser: argparse.ArgumentParser) -> None:
     out.add_argument("--out", type=Path, metavar="FILE", help="the .safetensors file to write")
     out.add_argument("--resume", action="store_true", help="go on from the checkpoint beside --out")
     out.add_argument("--save-every", type=positive, default=1000, metavar="N", help="photos between checkpoints")
+    out.add_argument("--timeout", type=positive, default=600, metavar="S", help="torchrun: seconds to wait for others")
 
 
 def _workers() -> int:
@@ -77,7 +78,7 @@ def _reduce(args: argparse.Namespace) -> int | None:
 
 def _run(args: argparse.Namespace, dataset: Dataset, plan: Plan) -> int | None:
     from .checkpoint import checkpoint_path
-    from .distributed import add_up, process_group, share_of_environment, wait_for_all
+    from .distributed import StoppedError, process_group, put_together, share_of_environment, wait_for_all
     from .loader import Loading
     from .reduce import Saving, finish, finished, reduce
     from .statistics import save_statistics
@@ -90,7 +91,8 @@ def _run(args: argparse.Namespace, dataset: Dataset, plan: Plan) -> int | None:
     except SCPError as error:
         args.usage_error(str(error))
     saving = Saving(checkpoint_path(args.out, share.rank, share.world), args.save_every)
-    with process_group(share), _stopping() as stop, _bar(share) as report:
+    kept = f"{saving.path} is kept. The same command with --resume goes on from it."
+    with process_group(share, args.timeout), _stopping() as stop, _bar(share) as report:
         progress = reduce(
             dataset,
             encoder,
@@ -103,16 +105,20 @@ def _run(args: argparse.Namespace, dataset: Dataset, plan: Plan) -> int | None:
             stop=stop,
         )
         if not finished(progress, dataset, plan, share):
-            print(f"stopped; {saving.path} is kept. The same command with --resume goes on from it.", file=sys.stderr)
+            print(f"stopped; {kept}", file=sys.stderr)
             return INTERRUPTED
-        wait_for_all(share, "the end", stop)
-        progress = progress._replace(accumulator=add_up(progress.accumulator, share))
-        _list_skipped(progress, dataset, share)
-        if share.rank == 0:
-            save_statistics(finish(progress, dataset, encoder, plan), args.out)
-            print(f"{args.out}: {progress.accumulator.images} images, {len(progress.accumulator.class_ids)} classes")
-        # Nobody's checkpoint goes before the file is there.
-        wait_for_all(share, "the saved file", stop)
+        try:
+            wait_for_all(share, "the end", stop, args.timeout)
+            progress = put_together(progress, share)
+            if share.rank == 0:
+                _list_skipped(progress, dataset)
+                save_statistics(finish(progress, dataset, encoder, plan), args.out)
+                print(_made(args.out, progress.accumulator.images, len(progress.accumulator.class_ids)))
+            # Nobody's checkpoint goes before the file is there.
+            wait_for_all(share, "the saved file", stop, args.timeout)
+        except StoppedError:
+            print(f"stopped; {kept}", file=sys.stderr)
+            return INTERRUPTED
         saving.path.unlink(missing_ok=True)
     return None
 
@@ -170,15 +176,21 @@ def _bar(share: Share) -> Iterator[Callable[[Step], None] | None]:
     with tqdm(unit="photo", dynamic_ncols=True) as bar:
 
         def report(step: Step) -> None:
-            bar.total = step.total
+            if bar.total is None:
+                # What an earlier run did, and what starting took, say nothing of how fast this one is.
+                bar.total, bar.initial, bar.n, bar.last_print_n = step.total, step.done, step.done, step.done
             bar.set_postfix(classes=step.classes, skipped=step.skipped, refresh=False)
             bar.update(step.done - bar.n)
 
         yield report
 
 
-def _list_skipped(progress: Progress, dataset: Dataset, share: Share) -> None:
-    problems = [why for _, why in progress.skipped] + (list(dataset.problems) if share.rank == 0 else [])
+def _made(out: Path, images: int | str, classes: int) -> str:
+    return f"{out}: {images} images, {classes} classes"
+
+
+def _list_skipped(progress: Progress, dataset: Dataset) -> None:
+    problems = [*(why for _, why in progress.skipped), *dataset.problems]
     if problems:
         print(f"left out: {len(problems)}", file=sys.stderr)
     for problem in problems:
@@ -192,7 +204,7 @@ def _show_plan(dataset: Dataset, plan: Plan) -> None:
     print(f"{len(indices)} of {len(dataset.pairs)} pairs, at {plan.size[0]}x{plan.size[1]}")
     for problem in dataset.problems[:_LISTED]:
         print(f"  not used: {problem}")
-    pixels, images = Counter(), Counter()
+    pixels, images, read = Counter(), Counter(), 0
     for index in indices:
         try:
             ids, counts = np.unique(dataset.read_label(dataset.pairs[index].label), return_counts=True)
@@ -202,11 +214,12 @@ def _show_plan(dataset: Dataset, plan: Plan) -> None:
         shares = counts / counts.sum()
         pixels.update(dict(zip(ids.tolist(), shares.tolist(), strict=True)))
         images.update(ids.tolist())
+        read += 1
     names = dataset.table.names if dataset.table else {}
     print(f"\n{'id':>5}  {'name':28} {'images':>8} {'of the area':>12}")
     for class_id, share in sorted(pixels.items(), key=lambda item: -item[1]):
         name = names.get(class_id, "")
-        print(f"{class_id:>5}  {name:28} {images[class_id]:>8} {share / max(len(indices), 1):>12.2%}")
+        print(f"{class_id:>5}  {name:28} {images[class_id]:>8} {share / read:>12.2%}")
 
 
 def _listed(problems: Sequence[str]) -> str:
@@ -226,7 +239,7 @@ def _merge(args: argparse.Namespace) -> None:
     _check_ending(args)
     merged = merge_statistics([load_statistics(path) for path in args.files])
     save_statistics(merged, args.out)
-    print(f"{args.out}: {merged.metadata['images']} images, {len(merged.class_ids)} classes")
+    print(_made(args.out, merged.metadata["images"], len(merged.class_ids)))
 
 
 VERBS: tuple[Verb, ...] = (

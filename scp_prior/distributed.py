@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .checkpoint import Progress
 from .errors import SCPError
 from .ids import MAX_CLASS_ID
 from .moments import Accumulator
@@ -19,6 +20,10 @@ from .reduce import Share
 
 DEFAULT_TIMEOUT = 600.0
 _KEPT = "Checkpoints are kept: the same command with --resume goes on from them."
+
+
+class StoppedError(SCPError):
+    """The run was asked to stop while this process waited for the others."""
 
 
 def share_of_environment() -> Share:
@@ -31,9 +36,13 @@ def process_group(share: Share, timeout: float = DEFAULT_TIMEOUT) -> Iterator[No
     """Join the other processes; does nothing where there are none.
 
     gloo, whatever the encoder runs on: what is exchanged is a few megabytes of float64, once.
+
+    Raises:
+        SCPError: they did not all come within `timeout` seconds.
     """
     if share.world > 1:
-        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=timeout))
+        with _explained(f"The {share.world} processes did not find each other within {timeout:g} s"):
+            dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=timeout))
     yield
     # Not after an error: leaving in good order would mean waiting for processes that may be gone.
     if share.world > 1:
@@ -46,7 +55,8 @@ def wait_for_all(
     """Wait until every process gets here.
 
     Raises:
-        SCPError: one did not within `timeout` seconds (the message says which), or `stop` said yes meanwhile.
+        SCPError: one did not within `timeout` seconds (the message says which), or is gone.
+        StoppedError: `stop` said yes meanwhile.
     """
     if share.world == 1:
         return
@@ -64,20 +74,32 @@ def wait_for_all(
     while thread.is_alive():
         thread.join(0.2)
         if stop is not None and stop():
-            raise SCPError(f"Stopped while waiting for the other processes to come to {what}. {_KEPT}")
+            raise StoppedError(f"Stopped while waiting for the other processes to come to {what}. {_KEPT}")
     if failed:
-        first = str(failed[0]).splitlines()[0]
-        raise SCPError(f"Not every process came to {what} within {timeout:g} s: one has failed. {_KEPT} ({first})")
+        with _explained(f"Not every process came to {what} within {timeout:g} s: one has failed, or is far behind"):
+            raise failed[0]
 
 
-def add_up(accumulator: Accumulator, share: Share) -> Accumulator:
-    """The sums of all processes together, on every one of them.
+def put_together(progress: Progress, share: Share) -> Progress:
+    """What all processes have added up and left out, on every one of them.
 
-    Each process may have met other classes; what is exchanged has a row for every class any of them met.
+    Raises:
+        SCPError: one of them is gone.
     """
     if share.world == 1:
-        return accumulator
+        return progress
+    skipped: list[tuple[tuple[str, str], ...]] = [()] * share.world
+    with _explained("The sums of all processes could not be added up: one has failed"):
+        dist.all_gather_object(skipped, progress.skipped)
+        accumulator = _add_up(progress.accumulator)
+    return progress._replace(accumulator=accumulator, skipped=tuple(pair for own in skipped for pair in own))
+
+
+def _add_up(accumulator: Accumulator) -> Accumulator:
+    """Each process may have met other classes; what is exchanged has a row for every class any of them met."""
     ids = _union_of_classes(accumulator)
+    if not ids:
+        return accumulator
     own = accumulator.state()
     row_of = {class_id: row for row, class_id in enumerate(own["class_ids"].tolist())}
     summed = {
@@ -102,3 +124,12 @@ def _sum(tensor: Tensor) -> Tensor:
     total = tensor.clone()
     dist.all_reduce(total)
     return total
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SCPError(f"{what}. {_KEPT} ({first})") from error

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .classes import Palette, palette, palettes
+from .drawing import BACKGROUND, DIM, INK, RGB, fitted, font
 from .errors import SCPError
 from .labels import class_shares, hint_from_labels
-
-RGB = tuple[int, int, int]
 
 # Sized for a node's preview, which shows some 350 pixels of width: text of 18 pixels is still read there.
 _WIDTH = 640
@@ -30,10 +29,7 @@ _SWATCH = 19
 _MAX_ROWS = 40
 _ONE_COLUMN_UP_TO = 5
 
-_BACKGROUND: RGB = (28, 30, 34)
 _RULE: RGB = (70, 74, 82)
-_INK: RGB = (236, 238, 242)
-_DIM: RGB = (152, 158, 170)
 _AMBER: RGB = (255, 190, 90)
 _MAGENTA: RGB = (255, 0, 220)
 _HATCH_DARK: RGB = (60, 0, 52)
@@ -93,7 +89,7 @@ def legend(
         for one, mask in zip(labels, masks, strict=True)
     ]
     drawn = np.empty((len(pages), max(page.height for page in pages), _WIDTH, 3), dtype=np.uint8)
-    drawn[:] = _BACKGROUND
+    drawn[:] = BACKGROUND
     for canvas, page in zip(drawn, pages, strict=True):
         canvas[: page.height] = np.asarray(page)
     return torch.from_numpy(drawn).to(torch.float32).div_(255)
@@ -113,7 +109,7 @@ def _page(
     columns = _columns(rows)
     picture = _picture(labels, shown, unmatched)
     height = picture.height + _HEADER + max(sum(row.height for row in column) for column in columns) + _MARGIN
-    page = Image.new("RGB", (_WIDTH, height), _BACKGROUND)
+    page = Image.new("RGB", (_WIDTH, height), BACKGROUND)
     page.paste(picture, ((_WIDTH - picture.width) // 2, 0))
     draw = ImageDraw.Draw(page)
     _draw_header(draw, picture.height, title, f"{labels.shape[1]} x {labels.shape[0]}")
@@ -187,10 +183,10 @@ def _hatch(height: int, width: int) -> np.ndarray:
 
 def _draw_header(draw: ImageDraw.ImageDraw, top: int, title: str, size: str) -> None:
     middle = top + (_HEADER - 4) // 2
-    size_width = draw.textlength(size, _font(_SMALL))
+    size_width = draw.textlength(size, font(_SMALL))
     room = _WIDTH - 3 * _MARGIN - size_width
-    draw.text((_MARGIN, middle), _fitted(draw, title, _TEXT, room), _INK, _font(_TEXT), anchor="lm")
-    draw.text((_WIDTH - _MARGIN, middle), size, _DIM, _font(_SMALL), anchor="rm")
+    draw.text((_MARGIN, middle), fitted(draw, title, _TEXT, room), INK, font(_TEXT), anchor="lm")
+    draw.text((_WIDTH - _MARGIN, middle), size, DIM, font(_SMALL), anchor="rm")
     bottom = top + _HEADER - 5
     draw.line((_MARGIN, bottom, _WIDTH - _MARGIN, bottom), _RULE)
 
@@ -204,31 +200,16 @@ def _draw_row(page: Image.Image, draw: ImageDraw.ImageDraw, row: _Row, left: int
     if row.swatch is not None:
         draw.rectangle(box, fill=row.swatch)
     if row.warning or row.swatch is not None:
-        draw.rectangle(box, outline=_DIM)
-    ink = _MAGENTA if row.warning else _INK
-    draw.text((right, middle), row.share, ink, _font(_TEXT), anchor="rm")
+        draw.rectangle(box, outline=DIM)
+    ink = _MAGENTA if row.warning else INK
+    draw.text((right, middle), row.share, ink, font(_TEXT), anchor="rm")
     name_left = left + _SWATCH + 9
-    number_width = draw.textlength(row.number, _font(_SMALL)) + 7 if row.number else 0
-    room = right - draw.textlength(row.share, _font(_TEXT)) - 10 - name_left - number_width
-    name = _fitted(draw, row.name, _TEXT, room)
-    draw.text((name_left, middle), name, ink, _font(_TEXT), anchor="lm")
-    number_left = name_left + draw.textlength(name, _font(_TEXT)) + 7
-    draw.text((number_left, middle + 1), row.number, _DIM, _font(_SMALL), anchor="lm")
+    number_width = draw.textlength(row.number, font(_SMALL)) + 7 if row.number else 0
+    room = right - draw.textlength(row.share, font(_TEXT)) - 10 - name_left - number_width
+    name = fitted(draw, row.name, _TEXT, room)
+    draw.text((name_left, middle), name, ink, font(_TEXT), anchor="lm")
+    number_left = name_left + draw.textlength(name, font(_TEXT)) + 7
+    draw.text((number_left, middle + 1), row.number, DIM, font(_SMALL), anchor="lm")
     if row.note:
-        note = _fitted(draw, row.note, _SMALL, right - name_left)
-        draw.text((name_left, top + _ROW + _NOTE // 2 - 3), note, _AMBER, _font(_SMALL), anchor="lm")
-
-
-def _fitted(draw: ImageDraw.ImageDraw, text: str, size: int, room: float) -> str:
-    """The text, cut and ended with "..." where it is wider than the room."""
-    font = _font(size)
-    if draw.textlength(text, font) <= room:
-        return text
-    while text and draw.textlength(text + "...", font) > room:
-        text = text[:-1]
-    return text.rstrip() + "..."
-
-
-@functools.cache
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
+        note = fitted(draw, row.note, _SMALL, right - name_left)
+        draw.text((name_left, top + _ROW + _NOTE // 2 - 3), note, _AMBER, font(_SMALL), anchor="lm")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 import queue
+import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,10 @@ from .errors import SCPError
 
 # Batches made ready ahead of the encoder.
 _READY = 2
+
+
+class WorkersLostError(SCPError):
+    """A worker process ended by itself: killed, or out of memory."""
 
 
 class Loading(NamedTuple):
@@ -62,6 +68,9 @@ def load_batches(
     """Yield each batch of pair indices, in order; closing the iterator ends the workers.
 
     A pair that cannot be read is in `problems` and not in the batch, which may thus be empty.
+
+    Raises:
+        WorkersLostError: a worker process was killed.
     """
     # Workers are told which pair each time: the list of all may be long, and each would get its own.
     job = _Job(dataclasses.replace(dataset, pairs=()), size, grid)
@@ -101,12 +110,17 @@ def _stack(items: Sequence[_Loaded]) -> Batch:
 
 def _in_order(executor: Executor, pairs: Sequence[Pair], ahead: int) -> Iterator[_Loaded]:
     waiting: deque[Future[_Loaded]] = deque()
-    for pair in pairs:
-        waiting.append(executor.submit(_work, pair))
-        if len(waiting) > ahead:
+    try:
+        for pair in pairs:
+            waiting.append(executor.submit(_work, pair))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    except BrokenExecutor as error:
+        raise WorkersLostError(
+            "A process that decodes photos was killed, most often because memory ran out. Use fewer workers."
+        ) from error
 
 
 _END = object()
@@ -152,8 +166,19 @@ _own = threading.local()
 
 
 def _start_worker(job: _Job) -> None:
+    # Ctrl-C reaches every process of the terminal; whether it ends the run is for the one that saves progress to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A worker holds both ends of its queue, so it would wait for ever for a parent that was killed.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _own.job = job
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _start_thread(job: _Job) -> None:

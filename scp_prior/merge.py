@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from .errors import SCPError
 from .moments import Accumulator, channel_pairs
+from .reduce import timestamp
 from .statistics import Statistics
 
 # What must be the same for two files to be of one data set. The encoder's weights decide, not what its file is called.
@@ -40,7 +40,7 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     return total.statistics(
         **kept,
         class_names=json.dumps({str(k): names[k] for k in sorted(names)}, ensure_ascii=False),
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        created=timestamp(),
         software="scp-diff, scp_prior merge",
         source="; ".join(f"{part.name} ({part.metadata.get('source', 'source unknown')})" for part in parts),
     )

@@ -14,7 +14,6 @@ from torch import Tensor
 
 # Where a cell's statistics came from, as reported in PriorMaps.origin.
 CELL, CLASS, SPATIAL, NONE = 0, 1, 2, 3
-ORIGIN_NAMES = {CELL: "its own cell", CLASS: "the class", SPATIAL: "the position", NONE: "nothing"}
 
 
 class Evidence(NamedTuple):

@@ -23,7 +23,7 @@ from torch import Tensor
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .datasets import Dataset
 from .errors import SCPError
-from .loader import Batch, Loading, load_batches
+from .loader import Batch, Loading, WorkersLostError, load_batches
 from .moments import Accumulator
 from .statistics import Statistics
 
@@ -130,15 +130,15 @@ def reduce(
         Progress; `finished` tells whether it is the whole. Statistics come from `finish`.
 
     Raises:
-        SCPError: a pair cannot be read (and `plan.on_error` is "stop"), the encoder refuses, or progress cannot be
-            saved. What was saved before stands.
+        SCPError: a pair cannot be read (and `plan.on_error` is "stop"), the encoder refuses, a worker process is lost,
+            or progress cannot be saved. What was saved before stands.
     """
     plan.check(encoder)
     share = share or Share()
     described = describe_plan(dataset, encoder, plan, share)
     grid = (plan.size[0] // encoder.downscale, plan.size[1] // encoder.downscale)
     batches = my_batches(plan, len(dataset.pairs), share)
-    progress = Progress(Accumulator(encoder.channels, grid), 0, (), _now())
+    progress = Progress(Accumulator(encoder.channels, grid), 0, (), timestamp())
     if saving and resume and saving.path.exists():
         progress = load_checkpoint(saving.path, described)
     elif saving:
@@ -146,24 +146,36 @@ def reduce(
         save_checkpoint(saving.path, progress, described)
 
     saved = _Clock(saving)
-    todo = batches[progress.batches :]
+    todo, pairs = batches[progress.batches :], sum(map(len, batches))
     stream = load_batches(dataset, todo, plan.size, grid, loading or Loading())
     with closing(stream), ThreadPoolExecutor(1) as adder:
         adding: Future[Progress] = _done(progress)
-        for batch in stream:
-            _refuse_problems(batch, plan, progress)
-            encoded = encoder.encode(batch.photos) if len(batch.photos) else None
-            progress = adding.result()
-            adding = adder.submit(_add, progress, batch, encoded)
-            saved.count(len(batch.labels))
-            stopping = stop is not None and stop()
-            if saving and (stopping or saved.due()):
+        try:
+            for batch in stream:
+                _refuse_problems(batch, plan)
+                encoded = encoder.encode(batch.photos) if len(batch.photos) else None
+                progress = adding.result()
+                adding = adder.submit(_add, progress, batch, encoded)
+                saved.count(len(batch.labels))
+                stopping = stop is not None and stop()
+                if saving and (stopping or saved.due()):
+                    save_checkpoint(saving.path, adding.result(), described)
+                if report:
+                    report(_step(progress, batch, plan, pairs))
+                if stopping:
+                    break
+        except BaseException as error:
+            # Whatever it is (a cancel inside the encoder, a lost worker, a bad photo): the batches done are done.
+            if saving:
                 save_checkpoint(saving.path, adding.result(), described)
-            if report:
-                report(_step(progress, batches, batch))
-            if stopping:
-                break
-        return adding.result()
+            # What ends this process may end its workers as well, and them first.
+            if not (isinstance(error, WorkersLostError) and stop is not None and stop()):
+                raise
+        progress = adding.result()
+    if saving and share.world > 1:
+        # What comes now is waiting for the others, who may fail.
+        save_checkpoint(saving.path, progress, described)
+    return progress
 
 
 def finished(progress: Progress, dataset: Dataset, plan: Plan, share: Share | None = None) -> bool:
@@ -200,20 +212,38 @@ def my_batches(plan: Plan, pairs: int, share: Share) -> list[list[int]]:
     return batches[share.rank :: share.world]
 
 
-def describe_plan(dataset: Dataset, encoder: PosteriorEncoder, plan: Plan, share: Share) -> dict[str, str]:
-    """Everything that decides the result, in words; a checkpoint is only good for the same."""
+def describe_plan(
+    dataset: Dataset, encoder: PosteriorEncoder, plan: Plan, share: Share | None = None
+) -> dict[str, str]:
+    """Everything that decides the result, in words; a checkpoint is only good for the same.
+
+    But not `on_error`: who was stopped by a damaged photo may go on with "skip".
+    """
+    share = share or Share()
     listed = "\n".join(pair.name for pair in dataset.pairs)
     return {
         "data set": f"{dataset.name}, {len(dataset.pairs)} pairs {hashlib.sha256(listed.encode()).hexdigest()[:12]}",
         "palette": dataset.palette,
+        "classes": _classes(dataset),
         "VAE": encoder.name,
         "precision": f"{getattr(encoder, 'dtype', 'unknown')} on {getattr(encoder, 'device', 'unknown')}",
         "size": f"{plan.size[0]}x{plan.size[1]}",
         "batch size": str(plan.batch_size),
         "limit": f"{plan.limit} with seed {plan.seed}" if plan.limit else "none",
-        "on error": plan.on_error,
         "process": f"{share.rank + 1} of {share.world}",
     }
+
+
+def _classes(dataset: Dataset) -> str:
+    """Names and colours of a user's own table may change between runs while its file name does not."""
+    if dataset.table is None:
+        return "any ids"
+    colours = getattr(dataset.reader, "palette", None)
+    facts = (
+        sorted(dataset.table.names.items()),
+        [] if colours is None else list(zip(colours.colours.tolist(), colours.ids.tolist(), strict=False)),
+    )
+    return f"{dataset.table.name} {hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]}"
 
 
 class _Clock:
@@ -243,15 +273,15 @@ def _add(progress: Progress, batch: Batch, encoded: tuple[Tensor, Tensor] | None
     return progress._replace(batches=progress.batches + 1, skipped=progress.skipped + batch.problems)
 
 
-def _refuse_problems(batch: Batch, plan: Plan, progress: Progress) -> None:
+def _refuse_problems(batch: Batch, plan: Plan) -> None:
     if batch.problems and plan.on_error == "stop":
         raise SCPError(f"{batch.problems[0][1]} (on_error 'skip' would leave such pairs out and list them at the end.)")
 
 
-def _step(before: Progress, batches: list[list[int]], batch: Batch) -> Step:
-    done = sum(map(len, batches[: before.batches + 1]))
-    skipped = len(before.skipped) + len(batch.problems)
-    return Step(done, sum(map(len, batches)), len(before.accumulator.class_ids), skipped)
+def _step(before: Progress, batch: Batch, plan: Plan, pairs: int) -> Step:
+    # Every batch of a process is full, but perhaps its last.
+    done = min((before.batches + 1) * plan.batch_size, pairs)
+    return Step(done, pairs, len(before.accumulator.class_ids), len(before.skipped) + len(batch.problems))
 
 
 def _done(progress: Progress) -> Future[Progress]:
@@ -260,8 +290,8 @@ def _done(progress: Progress) -> Future[Progress]:
     return future
 
 
-def _now() -> str:
-    # SOURCE_DATE_EPOCH (reproducible-builds.org): two runs over the same data then give the same file.
+def timestamp() -> str:
+    """Now, in UTC, or the time SOURCE_DATE_EPOCH says: two runs over the same data then give the same file."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     seconds = float(epoch) if epoch else time.time()
     return datetime.datetime.fromtimestamp(int(seconds), datetime.timezone.utc).isoformat(timespec="seconds")

@@ -7,7 +7,7 @@ from torch import Tensor
 from .classes import table
 from .labels import class_shares
 from .matching import table_of
-from .methods import METHODS, ORIGIN_NAMES
+from .methods import CLASS, METHODS, NONE, SPATIAL
 from .prior import PriorMaps
 from .statistics import Statistics
 
@@ -23,21 +23,24 @@ def report(statistics: Statistics, labels: Tensor, maps: PriorMaps, method: str)
         The text, and whether the label map holds a class the statistics do not know.
     """
     height, width = maps.mean.shape[-2:]
-    lines = [f"{method}, {width}x{height} latent{_resampled(statistics, (height, width))}"]
+    lines = [f"{method}, {width}x{height} latent"]
+    if statistics.latent_size not in (None, (height, width)):
+        lines.append("statistics resampled from {1}x{0}".format(*statistics.latent_size))
     if "joint" in METHODS[method].needs:
-        shares = maps.origin.flatten().bincount(minlength=len(ORIGIN_NAMES)).double() / maps.origin.numel()
-        lines[0] += ": " + ", ".join(
-            f"{share:.1%} from {ORIGIN_NAMES[origin]}" for origin, share in enumerate(shares.tolist()) if share > 0
-        )
+        lines += _stood_in(maps)
     unknown = _unknown(statistics, labels) if METHODS[method].needs not in ((), ("spatial",)) else []
     if unknown:
         lines.append(f"not in {statistics.name}, treated as unlabelled: {', '.join(unknown)}")
     return "\n".join(lines), bool(unknown)
 
 
-def _resampled(statistics: Statistics, size: tuple[int, int]) -> str:
-    stored = statistics.latent_size
-    return "" if stored in (None, size) else f" (statistics resampled from {stored[1]}x{stored[0]})"
+def _stood_in(maps: PriorMaps) -> list[str]:
+    shares = maps.origin.flatten().bincount(minlength=NONE + 1).double() / maps.origin.numel()
+    return [
+        f"{shares[origin]:.1%} never seen there: from the {what}"
+        for origin, what in ((CLASS, "class"), (SPATIAL, "place"))
+        if shares[origin] > 0
+    ]
 
 
 def _unknown(statistics: Statistics, labels: Tensor) -> list[str]:
@@ -45,7 +48,7 @@ def _unknown(statistics: Statistics, labels: Tensor) -> list[str]:
     known_table = table_of(statistics)
     names = statistics.class_names or (table(known_table).names if known_table else {})
     return [
-        f"{names.get(class_id, 'unnamed')} (class {class_id}, {share:.1%})"
+        f"{names[class_id]} (class {class_id}, {share:.1%})" if class_id in names else f"class {class_id} ({share:.1%})"
         for class_id, share in class_shares(labels).items()
         if statistics.row_of(replaced.get(class_id, class_id)) is None
     ]

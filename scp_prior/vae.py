@@ -143,6 +143,29 @@ def load_encoder(path: str | Path, *, device: str = "auto", dtype: str = "auto")
     )
 
 
+def digest_of(weights: Mapping[str, Tensor], name: str = "the VAE") -> str:
+    """What `Encoder.digest` is for these weights, of a whole autoencoder held in memory under any of the known names.
+
+    Raises:
+        SCPError: there is no encoder among them.
+    """
+    layout = find_layout(_Memory(name, {key: tuple(tensor.shape) for key, tensor in weights.items()}))
+    own = {
+        new: weights[old].detach().to("cpu", torch.float32).reshape(layout.shapes[new])
+        for new, old in layout.keys.items()
+    }
+    if layout.tiny:
+        own["scale"] = torch.stack([own.pop("vae_scale"), own.pop("vae_shift")])
+    return _digest(own)
+
+
+class _Memory(NamedTuple):
+    """As much of a `WeightsFile` as finding the encoder takes."""
+
+    name: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+
 class _Built(NamedTuple):
     network: nn.Module
     downscale: int

@@ -22,6 +22,12 @@ CONTRACT = {
         ["denoise", "steps", "start_at_step", "sigmas"],
     ),
     "SCPNoisedLatent": (["model", "latent", "timestep", "seed", "steps", "scheduler"], ["latent"]),
+    "SCPReduceStatistics": (
+        ["vae", "images_folder", "labels_folder", "palette", "width", "height", "name", "on_error", "batch_size"],
+        ["statistics"],
+    ),
+    "SCPMergeStatistics": (["statistics_a", "statistics_b"], ["statistics"]),
+    "SCPSaveStatistics": (["statistics", "name", "overwrite"], ["statistics"]),
 }
 
 

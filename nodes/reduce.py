@@ -1,0 +1,276 @@
+"""Statistics from the user's own photos, and putting statistics together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+from comfy_api.latest import io, ui
+
+from ..scp_prior import SCPError, Statistics, load_statistics, save_statistics
+from ..scp_prior.checkpoint import checkpoint_path, is_checkpoint_of
+from ..scp_prior.classes import palettes
+from ..scp_prior.coverage import coverage
+from ..scp_prior.datasets import Dataset, open_dataset
+from ..scp_prior.loader import Loading
+from ..scp_prior.merge import merge_statistics
+from ..scp_prior.reduce import Plan, Saving, Step, describe_plan, finish, finished, reduce
+from . import folders
+from .compat import search_aliases
+from .say import say
+from .vae import HostEncoder
+from .wires import CATEGORY, StatisticsWire
+
+_IDS = "ids"
+_LISTED = 5
+
+
+class SCPReduceStatistics(io.ComfyNode):
+    """Makes a statistics file from photos and label maps, encoded with the graph's own VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        choices = folders.input_folders()
+        return io.Schema(
+            node_id="SCPReduceStatistics",
+            display_name="SCP Reduce Statistics",
+            category=CATEGORY,
+            description=(
+                "Makes statistics from your own photos and their label maps, and saves them in models/scp_statistics. "
+                "Put both into folders under ComfyUI's input folder, with the same file names."
+            ),
+            inputs=[
+                io.Vae.Input("vae", tooltip="The VAE of the model you will sample with: statistics belong to it."),
+                io.Combo.Input("images_folder", options=choices, tooltip="Folder of photos, under input."),
+                io.Combo.Input(
+                    "labels_folder", options=choices, tooltip="Folder of label maps named like the photos, under input."
+                ),
+                io.Combo.Input(
+                    "palette",
+                    options=[_IDS, *palettes()],
+                    default=_IDS,
+                    tooltip="How the label maps are painted. ids: grey or indexed pictures that hold class ids.",
+                ),
+                io.Int.Input(
+                    "width", default=512, min=64, max=8192, step=8, tooltip="Every photo is brought to this width."
+                ),
+                io.Int.Input(
+                    "height", default=512, min=64, max=8192, step=8, tooltip="Every photo is brought to this height."
+                ),
+                io.String.Input(
+                    "name", default="my_photos", tooltip="Name of the file. An existing file of that name is replaced."
+                ),
+                io.Combo.Input(
+                    "on_error",
+                    options=["stop", "skip"],
+                    default="stop",
+                    optional=True,
+                    tooltip="At a pair that cannot be read: stop with a message, or leave it out and say so.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=4,
+                    min=1,
+                    max=64,
+                    optional=True,
+                    tooltip="Photos encoded at once. Larger is faster on a GPU, and takes more memory.",
+                ),
+            ],
+            outputs=[
+                StatisticsWire.Output(
+                    "STATISTICS", display_name="statistics", tooltip="For the statistics input of SCP Prior Latent."
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+            **search_aliases("train prior", "dataset statistics", "scp-diff", "reduce"),
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        images_folder: str | None = None,
+        labels_folder: str | None = None,
+        palette: str | None = None,
+        name: str | None = None,
+        on_error: str | None = None,
+    ) -> bool | str:
+        """Whether folders, palette and name will do, before anything runs."""
+        try:
+            for folder in (images_folder, labels_folder):
+                if folder is not None:
+                    folders.input_folder(folder)
+            if name is not None:
+                folders.new_statistics_path(name)
+        except SCPError as error:
+            return str(error)
+        for given, options in ((palette, (_IDS, *palettes())), (on_error, ("stop", "skip"))):
+            if given is not None and given not in options:
+                return f"There is no choice '{given}'. Choose one of: {', '.join(options)}."
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, images_folder: str, labels_folder: str, **_: object) -> tuple:
+        """Changes when a file in the folders does."""
+        try:
+            return tuple(_newest(folders.input_folder(folder)) for folder in (images_folder, labels_folder))
+        except (SCPError, OSError):
+            return (images_folder, labels_folder)
+
+    @classmethod
+    def execute(
+        cls,
+        vae,
+        images_folder: str,
+        labels_folder: str,
+        palette: str,
+        width: int,
+        height: int,
+        name: str,
+        on_error: str = "stop",
+        batch_size: int = 4,
+    ) -> io.NodeOutput:
+        dataset = open_dataset(
+            "folder",
+            images=folders.input_folder(images_folder),
+            labels=folders.input_folder(labels_folder),
+            palette=None if palette == _IDS else palette,
+        )
+        if dataset.problems and on_error == "stop":
+            raise SCPError(f"{_some(dataset.problems)} Mend that, or set on_error to skip.")
+        encoder, plan = HostEncoder(vae), Plan((height, width), batch_size, on_error=on_error)
+        out = folders.new_statistics_path(name)
+        saving = Saving(checkpoint_path(out))
+        progress = reduce(
+            dataset,
+            encoder,
+            plan,
+            # Threads: starting processes would run ComfyUI's own start again on Windows.
+            loading=Loading(workers=2, threads=True),
+            saving=saving,
+            # What a cancelled run with other widgets left is of no use, and nobody asked for it.
+            resume=is_checkpoint_of(saving.path, describe_plan(dataset, encoder, plan)),
+            report=_progress_bar(),
+            stop=comfy.model_management.processing_interrupted,
+        )
+        if not finished(progress, dataset, plan):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+        save_statistics(finish(progress, dataset, encoder, plan), out)
+        saving.path.unlink(missing_ok=True)
+
+        statistics = load_statistics(out)
+        skipped = [why for _, why in progress.skipped] + list(dataset.problems)
+        say(cls, _summary(statistics, out, dataset, skipped), warn=bool(skipped))
+        return io.NodeOutput(statistics, ui=ui.PreviewImage(coverage(statistics)))
+
+
+class SCPSaveStatistics(io.ComfyNode):
+    """Writes statistics into the model folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SCPSaveStatistics",
+            display_name="SCP Save Statistics",
+            category=CATEGORY,
+            description="Saves statistics as a file in models/scp_statistics. Put it after SCP Merge Statistics.",
+            inputs=[
+                StatisticsWire.Input("statistics", tooltip="From SCP Merge Statistics, or any other statistics."),
+                io.String.Input("name", default="merged", tooltip="Name of the file in models/scp_statistics."),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    optional=True,
+                    tooltip="Replace a file of that name; off: stop with a message.",
+                ),
+            ],
+            outputs=[
+                StatisticsWire.Output("STATISTICS", display_name="statistics", tooltip="The statistics, as saved.")
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+            **search_aliases("scp-diff", "export statistics"),
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        """Whether the name will do."""
+        try:
+            if name is not None:
+                folders.new_statistics_path(name)
+        except SCPError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, statistics: Statistics, name: str, overwrite: bool = False) -> io.NodeOutput:
+        out = folders.new_statistics_path(name)
+        if out.exists() and not overwrite:
+            raise SCPError(f"{out.name} is already in {out.parent}. Choose another name, or turn overwrite on.")
+        save_statistics(statistics, out)
+        saved = load_statistics(out)
+        say(cls, f"saved as {out.name}")
+        return io.NodeOutput(saved, ui=ui.PreviewImage(coverage(saved)))
+
+
+class SCPMergeStatistics(io.ComfyNode):
+    """Adds up statistics made from different photos with the same VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SCPMergeStatistics",
+            display_name="SCP Merge Statistics",
+            category=CATEGORY,
+            description=(
+                "Puts statistics of two sets of photos together, as if they had been made at once. "
+                "Both must be of the same VAE, size and classes. Follow with SCP Save Statistics to keep the result."
+            ),
+            inputs=[
+                StatisticsWire.Input("statistics_a", tooltip="Statistics of some photos."),
+                StatisticsWire.Input("statistics_b", tooltip="Statistics of other photos."),
+            ],
+            outputs=[
+                StatisticsWire.Output(
+                    "STATISTICS", display_name="statistics", tooltip="For SCP Prior Latent, or SCP Save Statistics."
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+            **search_aliases("scp-diff", "combine statistics"),
+        )
+
+    @classmethod
+    def execute(cls, statistics_a: Statistics, statistics_b: Statistics) -> io.NodeOutput:
+        merged = merge_statistics([statistics_a, statistics_b])
+        say(cls, f"{merged.metadata['images']} images, {len(merged.class_ids)} classes")
+        return io.NodeOutput(merged)
+
+
+def _progress_bar():
+    bar = comfy.utils.ProgressBar(1)
+
+    def report(step: Step) -> None:
+        bar.update_absolute(step.done, step.total)
+
+    return report
+
+
+def _newest(folder: Path) -> tuple[int, int]:
+    times = [entry.stat().st_mtime_ns for entry in folder.rglob("*") if entry.is_file()]
+    return len(times), max(times, default=0)
+
+
+def _some(lines: tuple[str, ...] | list[str]) -> str:
+    more = f" (and {len(lines) - _LISTED} more)" if len(lines) > _LISTED else ""
+    return " ".join(lines[:_LISTED]) + more
+
+
+def _summary(statistics: Statistics, out: Path, dataset: Dataset, skipped: list[str]) -> str:
+    lines = [
+        f"saved as {out.name}",
+        f"{statistics.metadata['images']} of {len(dataset.pairs)} images, {len(statistics.class_ids)} classes",
+    ]
+    if skipped:
+        lines.append(f"left out {len(skipped)}: {_some(skipped)}")
+    return "\n".join(lines)

@@ -1,0 +1,55 @@
+"""The graph's VAE as the library's encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ..scp_prior.errors import SCPError
+from ..scp_prior.vae import digest_of
+
+
+class HostEncoder:
+    """Encodes with ComfyUI's own VAE, in LATENT units.
+
+    ComfyUI gives the posterior's mean; its variance is read off on the way, where the VAE has one (a TAESD has none).
+
+    Attributes:
+        channels, downscale, name: as `scp_prior.vae.Encoder` has them; the same weights have the same name's digest.
+    """
+
+    def __init__(self, vae):
+        self._vae = vae
+        self.channels = vae.latent_channels
+        if not isinstance(vae.downscale_ratio, int):
+            raise SCPError("This VAE is one of a video model; statistics are of pictures. Load an image VAE.")
+        self.downscale = vae.downscale_ratio
+        self.dtype, self.device = vae.vae_dtype, vae.device
+        self.name = f"ComfyUI VAE sha256:{digest_of(vae.first_stage_model.state_dict())[:12]}"
+
+    def encode(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """Photos (B, 3, H, W) in -1..1 -> mean and variance (B, C, h, w) float32 on the CPU."""
+        with self._posteriors() as posteriors:
+            mean = self._vae.encode((photos.movedim(1, -1) + 1) / 2).float().cpu()
+        if not posteriors:
+            return mean, torch.zeros_like(mean)
+        log_variance = torch.cat(posteriors).chunk(2, dim=1)[1]
+        if log_variance.shape != mean.shape:
+            raise SCPError("The VAE ran out of memory and went over to tiles. Choose a smaller size or batch_size.")
+        return mean, log_variance.clamp(-30, 20).exp()
+
+    @contextmanager
+    def _posteriors(self) -> Iterator[list[Tensor]]:
+        seen: list[Tensor] = []
+        posterior = getattr(self._vae.first_stage_model, "regularization", None)
+        if type(posterior).__name__ != "DiagonalGaussianRegularizer":
+            yield seen
+            return
+        hook = posterior.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].float().cpu()))
+        try:
+            yield seen
+        finally:
+            hook.remove()

@@ -1,0 +1,29 @@
+"""What the pictures inside nodes have in common: colours, and text that fits."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from PIL import ImageDraw, ImageFont
+
+RGB = tuple[int, int, int]
+
+BACKGROUND: RGB = (28, 30, 34)
+INK: RGB = (236, 238, 242)
+DIM: RGB = (152, 158, 170)
+
+
+def fitted(draw: ImageDraw.ImageDraw, text: str, size: int, room: float) -> str:
+    """The text, cut and ended with "..." where it is wider than the room."""
+    if draw.textlength(text, font(size)) <= room:
+        return text
+    while text and draw.textlength(text + "...", font(size)) > room:
+        text = text[:-1]
+    return text.rstrip() + "..."
+
+
+@functools.cache
+def font(size: int) -> Any:
+    """Pillow's built-in font at a size in pixels."""
+    return ImageFont.load_default(size)
