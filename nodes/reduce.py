@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import comfy.model_management
-import comfy.utils
 from comfy_api.latest import io, ui
 
 from ..scp_prior import SCPError, Statistics, load_statistics, save_statistics
-from ..scp_prior.checkpoint import checkpoint_path, is_checkpoint_of
 from ..scp_prior.classes import palettes
-from ..scp_prior.coverage import coverage
-from ..scp_prior.datasets import Dataset, open_dataset
-from ..scp_prior.loader import Loading
-from ..scp_prior.merge import merge_statistics
-from ..scp_prior.reduce import Plan, Saving, Step, describe_plan, finish, finished, reduce
 from . import folders
 from .compat import search_aliases
 from .say import say
-from .vae import HostEncoder
 from .wires import CATEGORY, StatisticsWire
 
 _IDS = "ids"
-_LISTED = 5
 
 
 class SCPReduceStatistics(io.ComfyNode):
@@ -131,38 +121,21 @@ class SCPReduceStatistics(io.ComfyNode):
         on_error: str = "stop",
         batch_size: int = 4,
     ) -> io.NodeOutput:
-        dataset = open_dataset(
-            "folder",
-            images=folders.input_folder(images_folder),
-            labels=folders.input_folder(labels_folder),
-            palette=None if palette == _IDS else palette,
-        )
-        if dataset.problems and on_error == "stop":
-            raise SCPError(f"{_some(dataset.problems)} Mend that, or set on_error to skip.")
-        encoder, plan = HostEncoder(vae), Plan((height, width), batch_size, on_error=on_error)
-        out = folders.new_statistics_path(name)
-        saving = Saving(checkpoint_path(out))
-        progress = reduce(
-            dataset,
-            encoder,
-            plan,
-            # Threads: starting processes would run ComfyUI's own start again on Windows.
-            loading=Loading(workers=2, threads=True),
-            saving=saving,
-            # What a cancelled run with other widgets left is of no use, and nobody asked for it.
-            resume=is_checkpoint_of(saving.path, describe_plan(dataset, encoder, plan)),
-            report=_progress_bar(),
-            stop=comfy.model_management.processing_interrupted,
-        )
-        if not finished(progress, dataset, plan):
-            comfy.model_management.throw_exception_if_processing_interrupted()
-        save_statistics(finish(progress, dataset, encoder, plan), out)
-        saving.path.unlink(missing_ok=True)
+        # Late: what it takes to read photos is not for every start of ComfyUI to import.
+        from .reducing import make_statistics
 
-        statistics = load_statistics(out)
-        skipped = [why for _, why in progress.skipped] + list(dataset.problems)
-        say(cls, _summary(statistics, out, dataset, skipped), warn=bool(skipped))
-        return io.NodeOutput(statistics, ui=ui.PreviewImage(coverage(statistics)))
+        statistics, text, complete, picture = make_statistics(
+            vae,
+            folders.input_folder(images_folder),
+            folders.input_folder(labels_folder),
+            None if palette == _IDS else palette,
+            (height, width),
+            folders.new_statistics_path(name),
+            on_error=on_error,
+            batch_size=batch_size,
+        )
+        say(cls, text, warn=not complete)
+        return io.NodeOutput(statistics, ui=ui.PreviewImage(picture))
 
 
 class SCPSaveStatistics(io.ComfyNode):
@@ -209,6 +182,8 @@ class SCPSaveStatistics(io.ComfyNode):
         if out.exists() and not overwrite:
             raise SCPError(f"{out.name} is already in {out.parent}. Choose another name, or turn overwrite on.")
         save_statistics(statistics, out)
+        from ..scp_prior.coverage import coverage
+
         saved = load_statistics(out)
         say(cls, f"saved as {out.name}")
         return io.NodeOutput(saved, ui=ui.PreviewImage(coverage(saved)))
@@ -242,35 +217,13 @@ class SCPMergeStatistics(io.ComfyNode):
 
     @classmethod
     def execute(cls, statistics_a: Statistics, statistics_b: Statistics) -> io.NodeOutput:
+        from ..scp_prior.merge import merge_statistics
+
         merged = merge_statistics([statistics_a, statistics_b])
         say(cls, f"{merged.metadata['images']} images, {len(merged.class_ids)} classes")
         return io.NodeOutput(merged)
 
 
-def _progress_bar():
-    bar = comfy.utils.ProgressBar(1)
-
-    def report(step: Step) -> None:
-        bar.update_absolute(step.done, step.total)
-
-    return report
-
-
 def _newest(folder: Path) -> tuple[int, int]:
     times = [entry.stat().st_mtime_ns for entry in folder.rglob("*") if entry.is_file()]
     return len(times), max(times, default=0)
-
-
-def _some(lines: tuple[str, ...] | list[str]) -> str:
-    more = f" (and {len(lines) - _LISTED} more)" if len(lines) > _LISTED else ""
-    return " ".join(lines[:_LISTED]) + more
-
-
-def _summary(statistics: Statistics, out: Path, dataset: Dataset, skipped: list[str]) -> str:
-    lines = [
-        f"saved as {out.name}",
-        f"{statistics.metadata['images']} of {len(dataset.pairs)} images, {len(statistics.class_ids)} classes",
-    ]
-    if skipped:
-        lines.append(f"left out {len(skipped)}: {_some(skipped)}")
-    return "\n".join(lines)

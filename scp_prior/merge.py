@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 
@@ -29,8 +30,8 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     """
     if len(parts) < 2:
         raise SCPError("Merging needs at least two statistics files.")
-    for part in parts[1:]:
-        _require_same(parts[0], part)
+    for one, other in itertools.combinations(parts, 2):
+        _require_same(one, other)
     total = _sums_of(parts[0])
     for part in parts[1:]:
         total.merge(_sums_of(part))
@@ -55,8 +56,22 @@ def _require_same(one: Statistics, other: Statistics) -> None:
         for k, name in other.class_names.items()
         if one.class_names.get(k, name) != name
     ]
+    # A name may stand for several ids of a table; what no table has is a name whose ids are all others.
+    ids, others = _ids_by_name(one), _ids_by_name(other)
+    named += [
+        f"class {name!r} is {ids[name][0]} in {one.name} and {others[name][0]} in {other.name}"
+        for name in sorted(ids.keys() & others.keys())
+        if not set(ids[name]) & set(others[name])
+    ]
     if differ or named:
         raise SCPError(f"These files do not belong together: {'; '.join((differ + named)[:6])}.")
+
+
+def _ids_by_name(statistics: Statistics) -> dict[str, list[int]]:
+    ids: dict[str, list[int]] = {}
+    for class_id, name in statistics.class_names.items():
+        ids.setdefault(name, []).append(class_id)
+    return ids
 
 
 def _value(statistics: Statistics, key: str) -> str:
