@@ -1,11 +1,13 @@
-"""The authors' inference-time algorithm, restated from its description for timing: what it loads, and what it computes.
+"""The authors' algorithms, restated from their description for timing: what they read, and what they compute.
 
-Source: SCP-Diff-Toolkit `noise_prior_inference.py` (`sample_spatial_class_prior` and what it calls). Arrays, dtypes and
-the order of operations are theirs; the code is ours.
+Source: SCP-Diff-Toolkit `noise_prior_inference.py` (`sample_spatial_class_prior` and what it calls) and the three
+passes of `noise_prior.py`. Arrays, dtypes and the order of operations are theirs; the code is ours.
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +71,64 @@ def sample(prior: dict[str, dict], label: np.ndarray, alpha_bar: float) -> Tenso
     x0 = torch.randn(1, *mean.shape[1:]) * std + mean
     noise = torch.randn_like(x0)
     return alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise
+
+
+# Reduction: three passes, each of which reads a picture and asks for its latent anew.
+
+Encode = Callable[[int], Tensor]  # index of a picture -> latent (1, 4, h, w)
+ReadLabel = Callable[[int], Tensor]  # index of a picture -> label map (H, W)
+
+
+def shrink(label: Tensor, size: tuple[int, int]) -> Tensor:
+    """The label map at latent size."""
+    return F.interpolate(label[None, None], size=size, mode="nearest")[0, 0]
+
+
+def categorical_pass(indices: Sequence[int], encode: Encode, read: ReadLabel, size: tuple[int, int]) -> dict:
+    """One random pixel per class and picture; the picture is encoded anew for every class in it."""
+    values: dict[int, list[Tensor]] = {}
+    for index in indices:
+        small = shrink(read(index), size)
+        for k in torch.unique(small).tolist():
+            latent = encode(index)
+            places = torch.nonzero(small == k)
+            y, x = places[random.randint(0, len(places) - 1)]
+            values.setdefault(k, []).append(latent[0, :, y, x])
+    stacked = {k: torch.stack(v) for k, v in values.items()}
+    return {k: {"mean": v.mean(0).numpy(), "std": v.std(0).numpy()} for k, v in stacked.items()}
+
+
+def spatial_pass(indices: Sequence[int], encode: Encode) -> dict:
+    """Every latent is kept until the end."""
+    latents = torch.cat([encode(index) for index in indices]).numpy()
+    return {"mean": latents.mean(axis=0), "std": latents.std(axis=0)}
+
+
+def joint_pass(indices: Sequence[int], encode: Encode, read: ReadLabel, size: tuple[int, int]) -> dict:
+    """A running mean and std of each class over the whole grid, updated for every class of every picture."""
+    h, w = size
+    epsilon = 1e-6
+    mean, std, count = (np.zeros((256, c, h, w), np.float32) for c in (4, 4, 1))
+    for index in indices:
+        small = shrink(read(index), size)
+        x = encode(index)[0].numpy()
+        for k in torch.unique(small).tolist():
+            here = (small == k).numpy().astype(np.float32)[None]
+            seen = count[k]
+            new = (x * here + seen * mean[k] * here) / (seen + here + epsilon) + (1 - here) * mean[k]
+            spread = seen * std[k] ** 2 * here + seen * (mean[k] - new) ** 2 * here + (x - new) ** 2 * here
+            std[k] = np.sqrt(spread / (seen + here + epsilon)) + (1 - here) * std[k]
+            mean[k] = new
+            count[k] += here
+    return {"mean": mean, "std": std, "count": count}
+
+
+def reduce_all(
+    indices: Sequence[int], encode: Encode, read: ReadLabel, size: tuple[int, int]
+) -> tuple[dict, dict, dict]:
+    """All three passes."""
+    return (
+        categorical_pass(indices, encode, read, size),
+        spatial_pass(indices, encode),
+        joint_pass(indices, encode, read, size),
+    )

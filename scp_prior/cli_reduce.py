@@ -92,18 +92,20 @@ def _run(args: argparse.Namespace, dataset: Dataset, plan: Plan) -> int | None:
         args.usage_error(str(error))
     saving = Saving(checkpoint_path(args.out, share.rank, share.world), args.save_every)
     kept = f"{saving.path} is kept. The same command with --resume goes on from it."
-    with process_group(share, args.timeout), _stopping() as stop, _bar(share) as report:
-        progress = reduce(
-            dataset,
-            encoder,
-            plan,
-            loading=Loading(max(args.workers, 0)),
-            saving=saving,
-            resume=args.resume,
-            share=share,
-            report=report,
-            stop=stop,
-        )
+    with process_group(share, args.timeout), _stopping() as stop:
+        # The bar ends before anything else is said, or the two would share a line.
+        with _bar(share) as report:
+            progress = reduce(
+                dataset,
+                encoder,
+                plan,
+                loading=Loading(max(args.workers, 0)),
+                saving=saving,
+                resume=args.resume,
+                share=share,
+                report=report,
+                stop=stop,
+            )
         if not finished(progress, dataset, plan, share):
             print(f"stopped; {kept}", file=sys.stderr)
             return INTERRUPTED

@@ -5,6 +5,7 @@ A label map is int64 `(B, H, W)` holding ids of one class table, 255 where a pix
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -163,9 +164,9 @@ def to_latent_grid(labels: Tensor, size: tuple[int, int], rule: str = "nearest")
     if len(size) != 2 or min(size) < 1:
         raise SCPError(f"Cannot bring a label map to the size {tuple(size)}: height and width must be at least 1.")
     height, width = (int(extent) for extent in size)
-    labels = labels.to(torch.int64)
     if rule == "nearest":
-        return _nearest(labels, height, width)
+        # The grid first: turning a whole picture of bytes into int64 would take longer than all the rest.
+        return _nearest(labels, height, width).to(torch.int64)
     labels = _nearest(labels, max(height, labels.shape[1]), max(width, labels.shape[2]))
     return _majority(labels, height, width)
 
@@ -234,6 +235,7 @@ def _nearest(labels: Tensor, height: int, width: int) -> Tensor:
     return labels
 
 
+@functools.lru_cache(maxsize=64)
 def _nearest_index(extent: int, wanted: int) -> Tensor:
     # Asked of torch itself, since its float32 scale now and then rounds floor(i H / h) down to the pixel before.
     line = torch.arange(extent, dtype=torch.float32).view(1, 1, -1)

@@ -16,7 +16,8 @@ from torch import Tensor
 from .errors import SCPError
 from .statistics import MAX_CLASS_ID, Statistics
 
-_FIRST_CAPACITY = 16
+_RESERVED_BYTES = 256 << 20
+_FEWEST_SLOTS, _MOST_SLOTS = 16, 256
 _CACHE_LINE = 64
 _STATE_KEYS = ("class_ids", "images", "count", "sums", "products")
 
@@ -49,7 +50,9 @@ class Accumulator:
         self._ids: list[int] = []
         self._slot_of = np.full(MAX_CLASS_ID + 1, -1, dtype=np.int32)
         self._work = _Work.of(self.channels, self._cells)
-        self._reserve(_FIRST_CAPACITY)
+        # Reserved is not paid for: zeros become memory where they are written. Growing later would mean copying.
+        block = 8 * 2 * self.channels * self._cells
+        self._reserve(min(max(_RESERVED_BYTES // block, _FEWEST_SLOTS), _MOST_SLOTS))
 
     @property
     def class_ids(self) -> list[int]:
@@ -335,11 +338,14 @@ def channel_pairs(channels: int) -> list[tuple[int, int]]:
 def _moments(count: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Population mean and std, (..., C), of (..., 2C) sums and sums of squares; 0 where count is 0."""
     channels = sums.shape[-1] // 2
-    divisor = np.maximum(count, 1)
-    mean = sums[..., :channels] / divisor
+    share = 1 / np.maximum(count, 1)
+    mean = sums[..., :channels] / np.maximum(count, 1)
     # Of one float32 value, the square and the squared sum are the same number, so its std is exactly 0.
-    squares = sums[..., channels:] - sums[..., :channels] * sums[..., :channels] / divisor
-    return mean, np.sqrt(np.maximum(squares, 0) / divisor)
+    spread = sums[..., :channels] * mean
+    np.subtract(sums[..., channels:], spread, out=spread)
+    np.maximum(spread, 0, out=spread)
+    spread *= share
+    return mean, np.sqrt(spread, out=spread)
 
 
 def _covariance(count: int, sums: np.ndarray, products: np.ndarray, pairs: list[tuple[int, int]]) -> np.ndarray:

@@ -181,6 +181,8 @@ def in_child(argv: list[str], pipe, environment: dict[str, str], limit: int | No
     from scp_prior.cli import main
 
     os.environ.update(environment)
+    # As a terminal does for what it starts, so that a signal can be sent to it and its workers alike.
+    os.setpgrp()
     torch.set_num_threads(1)
     encoder = StubEncoder()
     patient = environment.get("PATIENT") == "1"
