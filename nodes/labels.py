@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from comfy.model_management import intermediate_device
 from comfy_api.latest import io, ui
@@ -93,15 +95,14 @@ class SCPLabelsFromImage(io.ComfyNode):
         colours = get_palette(palette)
         read = lib.labels_from_image(image, colours, tolerance)
         share = float(read.unmatched.float().mean())
-        better = _better(image, palette, tolerance)
+        fit = _Fit.of(image, palette, tolerance)
         if share > max_unmatched:
             raise SCPError(
-                f"{share:.0%} of the picture matches no colour of palette '{palette}'. "
-                f"{better or 'No palette fits this picture well.'} "
+                f"{share:.0%} of the picture matches no colour of palette '{palette}'. {fit.better or fit.best} "
                 f"Or raise tolerance (now {tolerance:g}) or max_unmatched (now {max_unmatched:g})."
             )
-        if better or share > _WARN_ABOVE:
-            say(cls, f"{share:.1%} of the picture matches no colour of '{palette}'. {better}", warn=True)
+        lines = [f"{len(read.labels.unique())} classes, {share:.1%} of the picture unmatched", fit.better]
+        say(cls, "\n".join(filter(None, lines)), warn=bool(fit.better) or share > _WARN_ABOVE)
         picture = legend(read.labels, colours, unmatched=read.unmatched)
         device = intermediate_device()
         return io.NodeOutput(
@@ -155,12 +156,22 @@ class SCPHintFromLabels(io.ComfyNode):
         return io.NodeOutput(lib.hint_from_labels(ids, target).to(intermediate_device()))
 
 
-def _better(image: torch.Tensor, palette: str, tolerance: float) -> str:
-    """A sentence naming a palette that fits clearly better than the one chosen, or ""."""
-    scores = lib.palette_scores(image, tolerance)
-    (name, best), own = scores[0], dict(scores)[palette]
-    # A dark id map is near enough to black to pass for any palette that has black; exactly right is another matter.
-    exact = best > 0.9999 and own < 0.999
-    if not exact and best - own < _CLEARLY:
-        return ""
-    return f"Palette '{name}' fits it better ({best:.0%} against {own:.0%}): choose that."
+class _Fit(NamedTuple):
+    """How palettes fit a picture: the best, and one that fits clearly better than the one chosen (or "")."""
+
+    best: str
+    better: str
+
+    @classmethod
+    def of(cls, image: torch.Tensor, palette: str, tolerance: float) -> _Fit:
+        scores = lib.palette_scores(image, tolerance)
+        top, own = scores[0][1], dict(scores)[palette]
+        # Id maps of small ids fit several tables, and palettes share colours: all that fit alike are named.
+        names = " or ".join(f"'{name}'" for name, score in scores if score == top)
+        # A dark id map is near enough to black to pass for any palette that has black; exactly right is another matter.
+        exact = top > 0.9999 and own < 0.999
+        clearly = exact or top - own >= _CLEARLY
+        compared = f"{names} fits it better ({top:.0%} against {own:.0%})"
+        return cls(
+            f"The best palette for it is {names} ({top:.0%}).", f"Palette {compared}: choose that." if clearly else ""
+        )

@@ -122,7 +122,8 @@ class SCPPriorLatent(io.ComfyNode):
         _require_same_latents(statistics, model)
         ids = labels_for(statistics, labels.labels, labels.palette.table)
         size = (height or ids.shape[1], width or ids.shape[2])
-        maps = prior_maps(statistics, ids, method, latent_size=latent_size_of(size, statistics.downscale))
+        asked = "The size asked for (width and height on this node)" if width or height else "The label map"
+        maps = prior_maps(statistics, ids, method, latent_size=latent_size_of(size, statistics.downscale, asked))
         text, uncertain = report(statistics, ids, maps, method)
         stretched = _stretched(ids.shape[1:], size)
         say(cls, "\n".join(filter(None, (text, stretched))), warn=uncertain or bool(stretched))

@@ -9,7 +9,7 @@ from comfy.model_management import intermediate_device
 from comfy_api.latest import io
 
 from ..scp_prior.errors import SCPError
-from ..scp_prior.schedule import Start, sigma_of_timestep, start_at, timestep_of_sigma
+from ..scp_prior.schedule import first_step, sigma_of_timestep, start_at, timestep_of_sigma
 from .compat import search_aliases
 from .say import say
 from .wires import CATEGORY
@@ -46,15 +46,6 @@ def _check_scheduler(scheduler: str | None) -> bool | str:
     if scheduler is None or scheduler in known:
         return True
     return f"There is no scheduler '{scheduler}'. Choose one of: {', '.join(known)}."
-
-
-def _start(model, timestep: int, steps: int, scheduler: str) -> Start:
-    sampling = model.get_model_object("model_sampling")
-    return start_at(
-        sigma_of_timestep(sampling.sigmas, timestep),
-        steps,
-        lambda n: comfy.samplers.calculate_sigmas(sampling, scheduler, n),
-    )
 
 
 class SCPDenoiseStart(io.ComfyNode):
@@ -94,8 +85,10 @@ class SCPDenoiseStart(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, timestep: int, steps: int, scheduler: str) -> io.NodeOutput:
-        start = _start(model, timestep, steps, scheduler)
-        first = timestep_of_sigma(model.get_model_object("model_sampling").sigmas, float(start.sigmas[0]))
+        sampling = model.get_model_object("model_sampling")
+        sigma = sigma_of_timestep(sampling.sigmas, timestep)
+        start = start_at(sigma, steps, lambda n: comfy.samplers.calculate_sigmas(sampling, scheduler, n))
+        first = timestep_of_sigma(sampling.sigmas, float(start.sigmas[0]))
         where = f"starts at step {start.start_at_step} (timestep {first})"
         say(cls, f"{where}\n{start.steps} steps, denoise {start.denoise:.4g}")
         return io.NodeOutput(start.denoise, start.steps, start.start_at_step, start.sigmas)
@@ -144,10 +137,18 @@ class SCPNoisedLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, latent: dict, timestep: int, seed: int, steps: int, scheduler: str) -> io.NodeOutput:
+        if "noise_mask" in latent:
+            # Outside the mask, ComfyUI pastes back the latent it was given, and here that holds noise.
+            raise SCPError(
+                "This latent has a noise mask, and KSamplerAdvanced cannot inpaint a latent that is noised already. "
+                "Wire the latent straight into KSampler, with denoise and steps from SCP Denoise Start."
+            )
         sampling = model.get_model_object("model_sampling")
-        sigma = _start(model, timestep, steps, scheduler).sigmas[0]
-        samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
-        noise = _host_noise(samples, seed, latent.get("batch_index"))
+        full = comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
+        sigma = full[first_step(sigma_of_timestep(sampling.sigmas, timestep), full)]
+        # float32 on the latent's own device: half precision costs a hundredth, and noise is always drawn on the CPU.
+        samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"]).float()
+        sigma, noise = sigma.to(samples.device), _host_noise(samples, seed, latent.get("batch_index"))
 
         clean = model.get_model_object("process_latent_in")(samples) if samples.count_nonzero() else samples
         noised = sampling.noise_scaling(sigma, noise, clean, _is_max(sampling, sigma))
@@ -163,9 +164,10 @@ class SCPNoisedLatent(io.ComfyNode):
 
 
 def _host_noise(samples: torch.Tensor, seed: int, batch_index) -> torch.Tensor:
-    # The host's function seeds torch's global generator; whoever draws from that next must not notice.
+    # The host's function seeds torch's global generators; what is drawn on the CPU next must not notice. (Those of
+    # GPUs stay seeded, as after any sampler.)
     with torch.random.fork_rng(devices=[]):
-        return comfy.sample.prepare_noise(samples, seed, batch_index)
+        return comfy.sample.prepare_noise(samples.cpu(), seed, batch_index).to(samples.device)
 
 
 def _is_max(sampling, sigma: torch.Tensor) -> bool:

@@ -57,11 +57,12 @@ def joint(e: Evidence, o: Options) -> Resolved:
     """
     broad = of_class(e, o)
     cell = _cell_or(e, broad)
-    # Where nothing was seen `cell` already is the class, and shrinking it toward itself by any count leaves it.
-    n = e.count.clamp_min(1)
-    a, b = o.mean_pseudo_count, o.variance_pseudo_count
-    mean = torch.lerp(cell.mean, broad.mean, a / (n + a))
-    variance = torch.lerp(cell.std**2 + (cell.mean - mean) ** 2, broad.std**2, b / (n + b))
+    # Where nothing was seen `cell` already is the class, and any share of the class leaves it so.
+    toward_mean, toward_spread = (
+        p / torch.where(e.count > 0, e.count + p, 1) for p in (o.mean_pseudo_count, o.variance_pseudo_count)
+    )
+    mean = torch.lerp(cell.mean, broad.mean, toward_mean)
+    variance = torch.lerp(cell.std**2 + (cell.mean - mean) ** 2, broad.std**2, toward_spread)
     return Resolved(mean, variance.sqrt(), cell.origin)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,8 +20,8 @@ from .statistics import Statistics
 from .table import PriorTable
 
 METHODS: tuple[str, ...] = tuple(_METHODS)
-# Tables kept per statistics object; an artist compares two or three methods, rarely more.
-_KEPT_TABLES = 4
+# Tables kept per statistics object: an artist goes back and forth between two methods.
+_KEPT_TABLES = 2
 
 
 class PriorMaps(NamedTuple):
@@ -128,9 +129,10 @@ def _check_options(method: str, options: Options) -> Options:
         raise SCPError(f"There is no prior method '{method}'. Choose one of: {', '.join(METHODS)}.{hint}")
     if not 0 <= options.weight <= 1:
         raise SCPError(f"weight is the share of the spatial part, between 0 and 1; it is {options.weight}.")
-    if not (options.mean_pseudo_count >= 0 and options.variance_pseudo_count >= 0):
+    counts = (options.mean_pseudo_count, options.variance_pseudo_count)
+    if not all(math.isfinite(count) and count >= 0 for count in counts):
         raise SCPError(
-            "Pseudo-counts cannot be negative; "
+            "Pseudo-counts are finite and not negative; "
             f"they are {options.mean_pseudo_count} (mean) and {options.variance_pseudo_count} (variance)."
         )
     return options
@@ -144,7 +146,7 @@ def _grid(statistics: Statistics, labels: Tensor, latent_size: tuple[int, int] |
 
 
 def _table(statistics: Statistics, method: str, size: tuple[int, int], options: Options) -> PriorTable:
-    tables: dict[tuple, PriorTable] = statistics.__dict__.setdefault("_tables", {})
+    tables = statistics.derived
     key = (method, size, options)
     table = tables.pop(key, None) or PriorTable(statistics, method, size, options)
     tables[key] = table  # last in, so that the one unused longest is first out

@@ -35,7 +35,7 @@ def report(statistics: Statistics, labels: Tensor, maps: PriorMaps, method: str)
 
 
 def _stood_in(maps: PriorMaps) -> list[str]:
-    shares = maps.origin.flatten().bincount(minlength=NONE + 1).double() / maps.origin.numel()
+    shares = maps.origin.flatten().cpu().bincount(minlength=NONE + 1).double() / maps.origin.numel()
     return [
         f"{shares[origin]:.1%} never seen there: from the {what}"
         for origin, what in ((CLASS, "class"), (SPATIAL, "place"))

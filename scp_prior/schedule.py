@@ -58,16 +58,27 @@ def sigma_of_timestep(sigmas: Tensor, timestep: int) -> float:
 
 def timestep_of_sigma(sigmas: Tensor, sigma: float) -> int:
     """The training timestep whose noise level is nearest (in log sigma), 0..999; inverse of `sigma_of_timestep`."""
-    table = sigmas.double().clamp_min(1e-12).log()
+    # On the CPU: the table lies where the model does, and Apple's GPUs know no float64.
+    table = sigmas.detach().cpu().double().clamp_min(1e-12).log()
     nearest = int((table - math.log(max(sigma, 1e-12))).abs().argmin())
     return round(nearest / (len(sigmas) - 1) * 999)
 
 
-def start_at(sigma: float, steps: int, schedule: Callable[[int], Tensor]) -> Start:
-    """Start at the last step of the schedule whose noise level is at least `sigma`.
+def first_step(sigma: float, full: Tensor) -> int:
+    """Index of the last step of a schedule whose noise level is at least `sigma`; 0 where none is.
 
     One rule for every sigma, where the authors' has three: at or below the schedule's top it is theirs
     (`ddim_timesteps >= diffusion_steps`); above it, where theirs fails, sampling starts at the top.
+
+    Args:
+        full: the whole schedule, descending to 0.
+    """
+    at_least = full[:-1] >= sigma * (1 - _RELATIVE)
+    return max(int(at_least.sum()) - 1, 0)
+
+
+def start_at(sigma: float, steps: int, schedule: Callable[[int], Tensor]) -> Start:
+    """Start at the last step of the schedule whose noise level is at least `sigma`, see `first_step`.
 
     Args:
         sigma: the noise level asked for.
@@ -84,8 +95,7 @@ def start_at(sigma: float, steps: int, schedule: Callable[[int], Tensor]) -> Sta
     if steps < 1:
         raise SCPError(f"steps must be at least 1; it is {steps}.")
     full = schedule(steps)
-    at_least = full[:-1] >= sigma * (1 - _RELATIVE)
-    first = max(int(at_least.sum()) - 1, 0)
+    first = first_step(sigma, full)
     if first == 0:
         return Start(1.0, steps, 0, full)
     tail = full[first:]

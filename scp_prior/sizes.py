@@ -5,8 +5,11 @@ from __future__ import annotations
 from .errors import SCPError
 
 
-def latent_size_of(size: tuple[int, int], downscale: int) -> tuple[int, int]:
+def latent_size_of(size: tuple[int, int], downscale: int, what: str = "The label map") -> tuple[int, int]:
     """(h, w) of the latent of an image of (H, W) pixels.
+
+    Args:
+        what: what has that size, to begin a message with.
 
     Raises:
         SCPError: a side is not a multiple of the VAE's factor; the message names the two nearest that are.
@@ -14,7 +17,7 @@ def latent_size_of(size: tuple[int, int], downscale: int) -> tuple[int, int]:
     height, width = size
     if height % downscale or width % downscale or min(size) < downscale:
         raise SCPError(
-            f"The label map is {width}x{height} pixels (width x height); both sides must be multiples of {downscale} "
+            f"{what} is {width}x{height} pixels (width x height); both sides must be multiples of {downscale} "
             f"for this VAE. {_nearest('width', width, downscale)}{_nearest('height', height, downscale)}"
             "Resize the segmentation image, or set width and height on the node."
         )

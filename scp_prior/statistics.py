@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -59,6 +59,7 @@ class Statistics:
     Attributes:
         metadata: the file's strings (dataset, class_names, vae, image_size, ...).
         class_ids: (K,) int64, ascending ids of the classes the file knows.
+        derived: what others computed from these statistics and want to find again; it goes when they go.
     """
 
     def __init__(self, source: TensorSource, metadata: Mapping[str, str]):
@@ -67,6 +68,7 @@ class Statistics:
         self.sizes = check_layout(source)
         self.class_ids = source.read("class_ids").to(torch.int64)
         _check_ids(self.class_ids, source.name)
+        self.derived: dict[Any, Any] = {}
         self._rows = {int(k): row for row, k in enumerate(self.class_ids)}
 
     @classmethod
@@ -266,6 +268,7 @@ class _Resampled(TensorSource):
     def __init__(self, base: Statistics, size: tuple[int, int]):
         self._base = base
         self._size = size
+        self._kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self.name = base.name
         self.shapes = {
             key: (*shape[:-2], *size) if key.startswith(("joint.", "spatial.")) else shape
@@ -282,11 +285,17 @@ class _Resampled(TensorSource):
     def _part_of(self, key: str, rows: Sequence[int] | None) -> dict[str, Tensor]:
         """`key`, and what comes with it: moments are resampled together."""
         if key in JOINT:
-            cells = self._base.joint(range(len(self._base.class_ids)) if rows is None else rows)
-            return dict(zip(JOINT, resample_cells(*cells, self._size), strict=True))
+            parts = [self._joint(row) for row in (range(len(self._base.class_ids)) if rows is None else rows)]
+            return {name: torch.cat(part) for name, part in zip(JOINT, zip(*parts, strict=True), strict=True)}
         if key in SPATIAL:
             return dict(zip(SPATIAL, resample_moments(*self._base.spatial(), self._size), strict=True))
         return {key: self._base._source.read_many([key], rows)[0]}
+
+    def _joint(self, row: int) -> tuple[Tensor, Tensor, Tensor]:
+        # Kept: the next picture asks for other cells of mostly the same classes.
+        if row not in self._kept:
+            self._kept[row] = resample_cells(*self._base.joint([row]), self._size)
+        return self._kept[row]
 
 
 def load_statistics(path: str | os.PathLike[str]) -> Statistics:

@@ -20,13 +20,13 @@ SPREAD_FLOOR = 1e-5
 class PriorTable:
     """(mean, std) of every class at every cell, so that a prior is a single gather.
 
-    Filled in cell by cell as label maps ask: memory and file are touched only where some picture had that class.
-    Class row K stands for every class the file does not know: it has no cells of its own, and falls back as
-    unlabelled does, to class 255 where the file has it, else to the position.
+    Filled in cell by cell as label maps ask for them, with room for the classes met so far only. Class row K stands
+    for every class the file does not know: it has no cells of its own, and falls back as unlabelled does, to class 255
+    where the file has it, else to the position.
 
     Attributes:
-        values: ((K + 1) * h * w, 2 C) float32, the C means and then the C stds of each cell, LATENT units.
-        origin: ((K + 1) * h * w,) uint8, see `methods`.
+        values: (classes met * h * w, 2 C) float32, the C means and then the C stds of each cell, LATENT units.
+        origin: (classes met * h * w,) uint8, see `methods`.
     """
 
     def __init__(self, statistics: Statistics, method: str, size: tuple[int, int], options: Options):
@@ -37,18 +37,23 @@ class PriorTable:
         self._positions = torch.arange(size[0] * size[1])
         self._unknown = len(statistics.class_ids)
         self._row_of_label = _row_of_label(statistics)
-        cells = (self._unknown + 1) * len(self._positions)
-        # Reserved, not written: pages are paid for as cells are filled in.
-        self.values = torch.empty(cells, 2 * statistics.channels)
-        self.origin = torch.empty(cells, dtype=torch.uint8)
-        self._filled = torch.zeros(cells, dtype=torch.bool)
+        # Classes get their places as they are met: a file may know 150, and a picture shows a dozen.
+        self._slot_of_row = torch.full((self._unknown + 1,), -1)
+        self._rows: list[int] = []
+        self.values = torch.empty(0, 2 * statistics.channels)
+        self.origin = torch.empty(0, dtype=torch.uint8)
+        self._filled = torch.zeros(0, dtype=torch.bool)
 
     def cells_of(self, labels: Tensor) -> Tensor:
         """Index into `values` of each cell of the label maps, (B, h, w) int64 -> (B * h * w,), all of them filled."""
         # Every id above the largest known one is as unknown as the next. (index_select: a third of the time of [...].)
         known = labels.flatten().clamp_max(len(self._row_of_label) - 1)
-        rows = self._row_of_label.index_select(0, known).view(len(labels), -1)  # (B, h w)
-        cells = torch.add(self._positions, rows, alpha=len(self._positions)).flatten()
+        rows = self._row_of_label.index_select(0, known)
+        slots = self._slot_of_row.index_select(0, rows)
+        if slots.min() < 0:
+            self._make_room(rows)
+            slots = self._slot_of_row.index_select(0, rows)
+        cells = torch.add(self._positions, slots.view(len(labels), -1), alpha=len(self._positions)).flatten()
         filled = self._filled.index_select(0, cells)
         if not filled.all():
             missing = cells[~filled]
@@ -56,8 +61,19 @@ class PriorTable:
             self._fill(missing if len(labels) == 1 else missing.unique())
         return cells
 
+    def _make_room(self, rows: Tensor) -> None:
+        met = (torch.bincount(rows, minlength=self._unknown + 1) > 0) & (self._slot_of_row < 0)
+        new = met.nonzero().flatten()
+        self._slot_of_row[new] = torch.arange(len(new)) + len(self._rows)
+        self._rows += new.tolist()
+        more = len(new) * len(self._positions)
+        self.values = torch.cat([self.values, self.values.new_empty(more, self.values.shape[1])])
+        self.origin = torch.cat([self.origin, self.origin.new_empty(more)])
+        self._filled = torch.cat([self._filled, self._filled.new_zeros(more)])
+
     def _fill(self, cells: Tensor) -> None:
-        rows, positions = cells // len(self._positions), cells % len(self._positions)
+        slots, positions = cells // len(self._positions), cells % len(self._positions)
+        rows = torch.tensor(self._rows)[slots]
         resolved = self._method.resolve(self._evidence(rows, positions), self._options)
         # `normal` has no spread by definition; everything else keeps a floor.
         floor = SPREAD_FLOOR if self._method.needs else 0.0

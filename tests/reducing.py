@@ -13,11 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from scp_prior.datasets import Dataset, open_dataset
-from scp_prior.reduce import Plan, finish, reduce
+from scp_prior.loader import Loading
+from scp_prior.reduce import Plan, Saving, finish, reduce
 from scp_prior.statistics import Statistics, save_statistics
 
 SIZE = (32, 48)
 GRID = (4, 6)
+PATIENCE = 120
+"""Seconds to wait for another process: nothing takes this long unless it hangs."""
 MATRIX = ((1.5, -0.5, 0.25), (-2.0, 0.5, 1.0), (0.125, 3.0, -1.0), (0.75, -0.25, -2.5))
 
 
@@ -170,11 +173,12 @@ def arguments(root: Path, out: Path, *more: object) -> list[str]:
 
 
 def in_child(argv: list[str], pipe, environment: dict[str, str], limit: int | None = None) -> None:
-    """The command line with the stub for a VAE, as the target of a process; its words go to `<out>.log`.
+    """The command line with the stub for a VAE, as the target of a process; its words go to `<out>.<rank>.log`.
 
     Says "encode" over `pipe` before each batch; where the pipe is two-way, waits for an answer.
     """
     import resource
+    import signal
     import sys
 
     import scp_prior.vae
@@ -182,12 +186,16 @@ def in_child(argv: list[str], pipe, environment: dict[str, str], limit: int | No
 
     os.environ.update(environment)
     # As a terminal does for what it starts, so that a signal can be sent to it and its workers alike.
-    os.setpgrp()
+    if pipe is not None:
+        os.setpgrp()
     torch.set_num_threads(1)
     encoder = StubEncoder()
     patient = environment.get("PATIENT") == "1"
+    dies_at = int(environment.get("DIES_AT", "-1"))
 
     def tell(batches: int) -> None:
+        if batches == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         if pipe is not None:
             pipe.send(("encode", batches))
             if patient:
@@ -195,7 +203,9 @@ def in_child(argv: list[str], pipe, environment: dict[str, str], limit: int | No
 
     encoder.before = tell
     scp_prior.vae.load_encoder = lambda *_, **__: encoder
-    log = Path(argv[argv.index("--out") + 1] + f".{environment.get('RANK', '0')}.log")
+    if "SUMS" in environment:
+        _save_sums(Path(environment["SUMS"]))
+    log = Path(environment.get("LOG", argv[argv.index("--out") + 1]) + f".{environment.get('RANK', '0')}.log")
     with log.open("a", encoding="utf-8") as words, contextlib.redirect_stdout(words), contextlib.redirect_stderr(words):
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -203,3 +213,44 @@ def in_child(argv: list[str], pipe, environment: dict[str, str], limit: int | No
         if pipe is not None:
             pipe.send(("seen", encoder.seen))
     sys.exit(code)
+
+
+def _save_sums(path: Path) -> None:
+    """Have what all processes add up to written to `<path>.<rank>`, while it is float64."""
+    from safetensors.torch import save_file
+
+    import scp_prior.distributed
+
+    put_together = scp_prior.distributed.put_together
+
+    def saving(progress, share):
+        together = put_together(progress, share)
+        save_file(together.accumulator.state(), f"{path}.{share.rank}")
+        return together
+
+    scp_prior.distributed.put_together = saving
+
+
+def measure_memory(root: Path, out: Path, threads: bool, pipe) -> None:
+    """Send the resident size, in bytes, after the first 100 photos and then after every 500, as a process's target.
+
+    Latents are as fine as the photos are small, 32 KB of mean and variance for each, so that keeping them would show.
+    """
+    import gc
+
+    import psutil
+
+    torch.set_num_threads(1)
+    dataset, encoder, plan = open_pairs(root), StubEncoder(2), Plan((64, 64), 4)
+    sizes: dict[int, int] = {}
+
+    def report(step) -> None:
+        # Numbers of photos are those of the tests' own links, of which the encoder need not remember 3000.
+        encoder.seen.clear()
+        if step.done == 100 or step.done % 500 == 0:
+            gc.collect()
+            sizes[step.done] = psutil.Process().memory_info().rss
+
+    loading = Loading(2, threads=True) if threads else Loading(0)
+    progress = reduce(dataset, encoder, plan, loading=loading, saving=Saving(out, 200), report=report)
+    pipe.send((sizes, finish(progress, dataset, encoder, plan).metadata["images"]))

@@ -156,7 +156,7 @@ class TestNoisedLatent:
         assert float((got - x).abs().max()) < 1e-4
 
     def test_keeps_the_dict_and_the_callers_generator(self, host, model, prior):
-        latent = {**prior(batch_size=2), "batch_index": [4, 7], "noise_mask": torch.ones(1, 1, 8, 16), "extra": "x"}
+        latent = {**prior(batch_size=2), "batch_index": [4, 7], "extra": "x"}
         torch.manual_seed(123)
         before = torch.get_rng_state()
         noised = self.noised(host, model, latent)
@@ -166,6 +166,32 @@ class TestNoisedLatent:
         whole = self.noised(host, model, {"samples": torch.zeros(8, 4, 8, 16)})["samples"]
         alone = self.noised(host, model, {"samples": torch.zeros(2, 4, 8, 16), "batch_index": [4, 7]})["samples"]
         assert torch.equal(alone, whole[[4, 7]])
+
+    def test_a_noise_mask_is_refused_because_the_host_would_paste_noise_back(self, host, model, prior):
+        with pytest.raises(host.library.SCPError, match="noise mask.*KSampler"):
+            self.noised(host, model, {**prior(), "noise_mask": torch.ones(1, 1, 8, 16)})
+
+    def test_half_precision_latents_are_noised_in_full(self, host, model, prior):
+        latent = prior()
+        half = self.noised(host, model, {"samples": latent["samples"].half()})["samples"]
+        whole = self.noised(host, model, {"samples": latent["samples"].half().float()})["samples"]
+        assert half.dtype == torch.float32
+        assert torch.equal(half, whole)
+
+    def test_everything_goes_to_the_latents_own_device(self, host, model, monkeypatch):
+        """As under --gpu-only, where latents live on a GPU: here the "meta" device stands for one."""
+        moved = []
+        to = torch.Tensor.to
+
+        def spy(tensor, *args, **kwargs):
+            moved.append(args[0] if args else kwargs.get("device"))
+            return to(tensor, *args, **kwargs)
+
+        samples = torch.ones(1, 4, *SIZE)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "to", spy)
+            self.noised(host, model, {"samples": samples})
+        assert moved.count(samples.device) >= 2  # the noise and the sigma
 
 
 def epsilon(model, x, t, conditioning):

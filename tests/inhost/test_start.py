@@ -58,6 +58,10 @@ def test_ksampler_gets_exactly_the_sigmas_of_ksampler_advanced(host, model, samp
                     node, model=model, timestep=timestep, steps=steps, scheduler=scheduler
                 )
                 advanced = full[first:]
+                # The rule, said another way: this step has the noise asked for, and the next one has less.
+                asked = float(table[timestep])
+                assert first == 0 or float(full[first]) >= asked * (1 - 1e-5)
+                assert first == len(full) - 2 or not float(full[first + 1]) > asked * (1 + 1e-5)
                 assert same(sigmas, advanced)
                 ran = ksampler_sigmas(host, model, scheduler, count, denoise)
                 assert same(ran, advanced), (scheduler, steps, timestep, denoise, count)

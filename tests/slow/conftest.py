@@ -1,18 +1,13 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from reducing import in_child, make_pairs
-
-# Long enough for a machine with other things to do; nothing ever waits this long unless it hangs.
-PATIENCE = 120
+from reducing import PATIENCE, in_child, make_pairs
 
 
 class Child(NamedTuple):
@@ -81,12 +76,3 @@ def root(tmp_path_factory) -> Path:
 def out(tmp_path) -> Path:
     (tmp_path / "out").mkdir()
     return tmp_path / "out" / "own.safetensors"
-
-
-@contextmanager
-def reaped(process) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait(PATIENCE)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import PATIENCE
-from reducing import arguments
+from reducing import PATIENCE, arguments
 
 
 @pytest.fixture

@@ -117,6 +117,33 @@ def test_the_shrunk_cell_lies_between_the_cell_and_its_class():
     assert not torch.allclose(joint, cell)
 
 
+def test_a_fraction_of_a_photo_counts_as_that_fraction():
+    """On a resampled grid a cell may have seen a hundredth of a photo; it must not weigh as a whole one."""
+    from scp_prior.methods import Evidence, Options, joint
+
+    for n in (0.001, 0.05, 0.5, 1.0, 30.0):
+        cell, broad = torch.tensor([[100.0]]), torch.tensor([[0.0]])
+        one, known = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
+        e = Evidence(torch.tensor([[n]]), cell, 2 * one, broad, 5 * one, known, broad, one)
+        got = joint(e, Options(mean_pseudo_count=8, variance_pseudo_count=64))
+        mean = n * 100 / (n + 8)
+        variance = (n * (4 + (100 - mean) ** 2) + 64 * 25) / (n + 64)
+        assert float(got.mean) == pytest.approx(mean, rel=1e-4, abs=1e-4)  # of a cell at 100
+        assert float(got.std) == pytest.approx(variance**0.5, rel=1e-4)
+
+
+def test_statistics_let_go_of_their_tables():
+    import gc
+    import weakref
+
+    statistics = make_statistics()
+    prior_maps(statistics, torch.zeros(1, 4, 6, dtype=torch.int64))
+    gone = weakref.ref(statistics)
+    del statistics
+    gc.collect()
+    assert gone() is None
+
+
 def test_labels_at_image_size_are_brought_to_the_grid_by_the_files_rule():
     labels = torch.zeros(1, 32, 48, dtype=torch.int64)
     labels[:, 1::2, 1::2] = 1
@@ -233,7 +260,8 @@ class TestSample:
         (lambda s, x: prior_maps(s, x, "jiont"), "no prior method 'jiont'.*Did you mean 'joint'"),
         (lambda s, x: prior_maps(s, x, "mixture", weight=1.5), "between 0 and 1; it is 1.5"),
         (lambda s, x: prior_maps(s, x, "joint", mean_pseudo_count=-1), "negative"),
-        (lambda s, x: prior_maps(s, x, "joint", mean_pseudo_count=float("nan")), "negative"),
+        (lambda s, x: prior_maps(s, x, "joint", mean_pseudo_count=float("nan")), "finite"),
+        (lambda s, x: prior_maps(s, x, "joint", variance_pseudo_count=float("inf")), "finite"),
         (lambda s, x: prior_maps(s, x.float()), "whole numbers"),
         (lambda s, x: prior_maps(s, x[0]), "shape"),
         (lambda s, x: prior_maps(s, x[:0]), "shape"),

@@ -146,8 +146,9 @@ def test_processes_share_the_batches_of_one(pairs, batch_size, limit, world):
     shares = [my_batches(plan, pairs, Share(rank, world)) for rank in range(world)]
     dealt = [batch for turn in itertools.zip_longest(*shares) for batch in turn if batch is not None]
     assert dealt == alone
-    assert sorted(sum(alone, [])) == sum(alone, []) == plan.indices(pairs)
-    assert len(set(sum(alone, []))) == min(pairs, pairs if limit is None else limit)
+    flat = list(itertools.chain.from_iterable(alone))
+    assert sorted(flat) == flat == plan.indices(pairs)
+    assert len(set(flat)) == min(pairs, pairs if limit is None else limit)
 
 
 def test_shares_merged_are_the_whole(dataset):
