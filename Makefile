@@ -21,10 +21,11 @@ demo: host ## run the graph in the real ComfyUI, pictures in demo-output/ (SEG=m
 comfy: host ## the same set in the browser (PORT=8188)
 	@$(VENV_PYTHON) scripts/serve.py --port "$$PORT"
 
-test: host ## everything: ruff, unit tests, tests in the real ComfyUI
+test: host ## everything: ruff, unit tests, kills and torchrun, tests in the real ComfyUI
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m pytest -q -c tests/pytest.ini tests/unit
+	$(VENV_PYTHON) -m pytest -q -c tests/slow/pytest.ini tests/slow
 	$(VENV_PYTHON) -m pytest -q -c tests/inhost/pytest.ini tests/inhost
 	$(VENV_PYTHON) -m pytest -q -c tests/host/pytest.ini tests/host
 
@@ -33,6 +34,7 @@ test-fast: env ## unit tests only
 
 bench: host ## ours against the authors' algorithm
 	$(VENV_PYTHON) benchmarks/prior.py
+	$(VENV_PYTHON) benchmarks/reduce.py
 
 clean: ## remove everything the commands made, except the environment and ComfyUI
 	rm -rf .host/base .host/stand-ins .host/pycache demo-output .pytest_cache .ruff_cache .hypothesis

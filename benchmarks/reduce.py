@@ -29,6 +29,8 @@ from scp_prior.labels import to_latent_grid  # noqa: E402
 from scp_prior.loader import Loading  # noqa: E402
 from scp_prior.reduce import Plan, reduce  # noqa: E402
 
+BATCH = 4
+
 
 def label_maps(size: tuple[int, int], classes: int, per_map: int, count: int, seed: int = 0) -> list[Tensor]:
     """Label maps of blobs: `per_map` of `classes` ids in each, in patches of an eighth of the side."""
@@ -46,13 +48,16 @@ def without_encoding(size: tuple[int, int], classes: int, per_map: int, images: 
     grid = (size[0] // 8, size[1] // 8)
     labels = label_maps(size, classes, per_map, images)
     g = torch.Generator().manual_seed(1)
-    latents = [torch.randn(1, 4, *grid, generator=g) for _ in range(images)]
+    # In batches, as an encoder gives them; the authors take their pictures one by one.
+    batches = [torch.randn(BATCH, 4, *grid, generator=g) for _ in range(images // BATCH)]
+    latents = [latent for batch in batches for latent in batch.split(1)]
     ours, theirs = [], []
     for _ in range(3):
         start = time.perf_counter()
         accumulator = Accumulator(4, grid)
-        for latent, label in zip(latents, labels, strict=True):
-            accumulator.add(latent, to_latent_grid(label[None], grid))
+        for i, batch in enumerate(batches):
+            maps = [to_latent_grid(label[None], grid) for label in labels[i * BATCH : (i + 1) * BATCH]]
+            accumulator.add(batch, torch.cat(maps))
         accumulator.statistics()
         ours.append(time.perf_counter() - start)
         start = time.perf_counter()

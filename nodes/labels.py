@@ -13,6 +13,7 @@ from ..scp_prior import labels as lib
 from ..scp_prior.classes import palette as get_palette
 from ..scp_prior.classes import palettes, released_palette
 from ..scp_prior.legend import legend
+from .choices import check_choice
 from .compat import search_aliases
 from .say import say
 from .wires import CATEGORY, LabelMaps, LabelsWire
@@ -85,10 +86,8 @@ class SCPLabelsFromImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, palette: str | None = None) -> bool | str:
-        """Whether the palette exists; ComfyUI 0.3.75 does not check this itself."""
-        if palette is None or palette in palettes():
-            return True
-        return f"There is no palette '{palette}'. Choose one of: {', '.join(palettes())}."
+        """Whether the palette exists."""
+        return check_choice("palette", palette, palettes())
 
     @classmethod
     def execute(cls, image: torch.Tensor, palette: str, tolerance: float, max_unmatched: float = 0.5) -> io.NodeOutput:
@@ -142,11 +141,8 @@ class SCPHintFromLabels(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, palette: str | None = None) -> bool | str:
-        """Whether the palette exists; ComfyUI 0.3.75 does not check this itself."""
-        options = [_AUTO, *palettes()]
-        if palette is None or palette in options:
-            return True
-        return f"There is no palette '{palette}'. Choose one of: {', '.join(options)}."
+        """Whether the palette exists."""
+        return check_choice("palette", palette, (_AUTO, *palettes()))
 
     @classmethod
     def execute(cls, labels: LabelMaps, palette: str) -> io.NodeOutput:

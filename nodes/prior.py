@@ -11,6 +11,7 @@ from ..scp_prior.matching import labels_for
 from ..scp_prior.prior import repeat_maps
 from ..scp_prior.report import report
 from ..scp_prior.sizes import latent_size_of
+from .choices import check_choice
 from .compat import search_aliases
 from .preview import preview
 from .say import say
@@ -101,10 +102,8 @@ class SCPPriorLatent(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, method: str | None = None) -> bool | str:
-        """Whether the method exists; ComfyUI 0.3.75 does not check this itself."""
-        if method is None or method in METHODS:
-            return True
-        return f"There is no prior method '{method}'. Choose one of: {', '.join(METHODS)}."
+        """Whether the method exists."""
+        return check_choice("prior method", method, METHODS)
 
     @classmethod
     def execute(

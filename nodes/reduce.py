@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from ..scp_prior import SCPError, Statistics, load_statistics, save_statistics
 from ..scp_prior.classes import palettes
 from . import folders
+from .choices import check_choice
 from .compat import search_aliases
 from .say import say
 from .wires import CATEGORY, StatisticsWire
@@ -95,10 +96,8 @@ class SCPReduceStatistics(io.ComfyNode):
                 folders.new_statistics_path(name)
         except SCPError as error:
             return str(error)
-        for given, options in ((palette, (_IDS, *palettes())), (on_error, ("stop", "skip"))):
-            if given is not None and given not in options:
-                return f"There is no choice '{given}'. Choose one of: {', '.join(options)}."
-        return True
+        told = check_choice("palette", palette, (_IDS, *palettes()))
+        return told if told is not True else check_choice("on_error", on_error, ("stop", "skip"))
 
     @classmethod
     def fingerprint_inputs(cls, images_folder: str, labels_folder: str, **_: object) -> tuple:

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..scp_prior.errors import SCPError
 from ..scp_prior.schedule import first_step, sigma_of_timestep, start_at, timestep_of_sigma
+from .choices import check_choice
 from .compat import search_aliases
 from .say import say
 from .wires import CATEGORY
@@ -39,13 +40,6 @@ def _schedule_inputs() -> list[io.Input]:
             tooltip="The same as on your KSampler. The paper's results are with sampler ddim, scheduler ddim_uniform.",
         ),
     ]
-
-
-def _check_scheduler(scheduler: str | None) -> bool | str:
-    known = comfy.samplers.KSampler.SCHEDULERS
-    if scheduler is None or scheduler in known:
-        return True
-    return f"There is no scheduler '{scheduler}'. Choose one of: {', '.join(known)}."
 
 
 class SCPDenoiseStart(io.ComfyNode):
@@ -80,8 +74,8 @@ class SCPDenoiseStart(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, scheduler: str | None = None) -> bool | str:
-        """Whether the scheduler exists; ComfyUI 0.3.75 does not check this itself."""
-        return _check_scheduler(scheduler)
+        """Whether the scheduler exists."""
+        return check_choice("scheduler", scheduler, comfy.samplers.KSampler.SCHEDULERS)
 
     @classmethod
     def execute(cls, model, timestep: int, steps: int, scheduler: str) -> io.NodeOutput:
@@ -132,8 +126,8 @@ class SCPNoisedLatent(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, scheduler: str | None = None) -> bool | str:
-        """Whether the scheduler exists; ComfyUI 0.3.75 does not check this itself."""
-        return _check_scheduler(scheduler)
+        """Whether the scheduler exists."""
+        return check_choice("scheduler", scheduler, comfy.samplers.KSampler.SCHEDULERS)
 
     @classmethod
     def execute(cls, model, latent: dict, timestep: int, seed: int, steps: int, scheduler: str) -> io.NodeOutput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +54,17 @@ def save_checkpoint(path: Path, progress: Progress, plan: Mapping[str, str]) -> 
         "created": progress.created,
     }
     with atomic_write(path) as temporary:
-        save_file(progress.accumulator.state(), temporary, metadata=metadata)
+        try:
+            save_file(progress.accumulator.state(), temporary, metadata=metadata)
+        except SafetensorError as error:
+            # Not an OSError, not even for a full disk.
+            raise SCPError(f"Cannot write {path}: {' '.join(str(error).split())}.") from error
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what runs killed while they wrote this checkpoint have left beside it; each may be as large as it."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        part.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, plan: Mapping[str, str]) -> Progress:

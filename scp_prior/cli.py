@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,13 +32,18 @@ _GAP = 8
 _LEAST_MATCH = 0.5
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "python -m scp_prior") -> int:
     """Run one verb and return the exit code: 0, 1 after an error the user can mend, 130 after Ctrl-C.
+
+    Args:
+        argv: the words after the program's name (default: the process's).
+        prog: how this was called, for usage messages.
 
     Raises:
         SystemExit: with code 2 on bad arguments, with 0 after --help, as argparse does.
     """
-    args = _parser().parse_args(argv)
+    _print_anything()
+    args = _parser(prog).parse_args(argv)
     try:
         return args.run(args) or 0
     except SCPError as error:
@@ -52,8 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scp_prior", description="SCP-Diff prior statistics.")
+def _print_anything() -> None:
+    """Let a console that cannot show some character show a question mark instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        # stderr escapes such characters by itself, which tells more.
+        if hasattr(stream, "reconfigure") and stream.errors != "backslashreplace":
+            stream.reconfigure(errors="replace")
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="SCP-Diff prior statistics.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb in VERBS:
         sub = verbs.add_parser(verb.name, help=verb.summary, description=verb.summary)
@@ -101,7 +115,8 @@ def _inspect(args: argparse.Namespace) -> None:
     statistics = load_statistics(args.file)
     description = statistics.describe()
     if args.json:
-        print(json.dumps(description, indent=2, ensure_ascii=False))
+        # Escaped: a console that lacks a character would change the data.
+        print(json.dumps(description, indent=2))
         return
     print(f"{statistics.name}: {_summary(statistics)}")
     for key, value in sorted(description["metadata"].items()):
@@ -109,7 +124,7 @@ def _inspect(args: argparse.Namespace) -> None:
             print(f"  {key:16} {_clean(value)}")
     print(f"\n{'id':>5}  {'name':28} {'count':>12} {'cells':>7}")
     for row in description["classes"]:
-        count = "-" if row["count"] is None else row["count"]
+        count = row["count"] or "-"  # 0: not known
         cells = "-" if row["cells"] is None else f"{row['cells']:.1%}"
         print(f"{row['id']:>5}  {_clean(row['name']):28} {count:>12} {cells:>7}")
 
@@ -138,10 +153,14 @@ def _preview_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="F", help="a statistics file")
     parser.add_argument("--labels", required=True, type=Path, metavar="MAP.png", help="a segmentation picture")
     parser.add_argument("--out", required=True, type=Path, metavar="P.png", help="the picture to write")
-    parser.add_argument(
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument(
         "--palette",
         metavar="NAME",
         help="palette of the picture (default: the grey value or index is the id; for colour pictures, the file's own)",
+    )
+    classes.add_argument(
+        "--table", type=Path, metavar="FILE", help="your own class table (.csv or .json), whose ids or colours it holds"
     )
     parser.add_argument("--method", default="joint", help="prior method (default: joint)")
     parser.add_argument("--size", type=size, metavar="HxW", help="image size (default: that of the statistics)")
@@ -158,7 +177,10 @@ def _preview(args: argparse.Namespace) -> None:
     if args.out.suffix.lower() not in _FORMATS:
         raise SCPError(f"--out {args.out} is no picture file; end it in one of: {', '.join(_FORMATS)}.")
     statistics = load_statistics(args.file)
-    labels, palette = _read_labels(args.labels, args.palette, statistics)
+    if args.table is not None:
+        labels, palette = _read_own_labels(args.labels, args.table, statistics)
+    else:
+        labels, palette = _read_labels(args.labels, args.palette, statistics)
     height, width = _picture_size(args.size, statistics, tuple(labels.shape[-2:]))
     latent_size = height // statistics.downscale, width // statistics.downscale
     maps = prior_maps(statistics, labels, args.method, latent_size=latent_size)
@@ -209,6 +231,20 @@ def _read_labels(path: Path, name: str | None, statistics: Statistics) -> tuple[
             return labels, read_in
     # Colours of a user's own classes are not known here; any table of many distinct colours tells ids apart.
     return labels, own or palette("coco-stuff")
+
+
+def _read_own_labels(path: Path, table: Path, statistics: Statistics) -> tuple[Tensor, Palette]:
+    """The label map (1, H, W) in the ids of the user's table, as `reduce --table` reads it, and the table's colours."""
+    import torch
+
+    from .classes import load_table
+    from .datasets import MapReader
+    from .matching import labels_for
+
+    own, colours = load_table(table)
+    labels = torch.from_numpy(MapReader(colours, either=True)(path)).unsqueeze(0)
+    # Called after the whole file: "cityscapes.csv" of somebody's own classes must not pass for Cityscapes.
+    return labels_for(statistics, labels, replace(own, name=table.name)), colours
 
 
 def _labels_from_ids(picture: Image.Image) -> Tensor:

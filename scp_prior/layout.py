@@ -1,4 +1,4 @@
-"""The shapes a statistics file must have: one table, and one check for files and tensors in memory alike."""
+"""The shapes and dtypes a statistics file must have: one table, and one check for files and tensors in memory alike."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ PARTS: tuple[tuple[str, ...], ...] = (
     ("class.count", "class.mean", "class.std"),
     ("spatial.mean", "spatial.std"),
 )
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
 
 
 def check_layout(source: TensorSource) -> dict[str, int]:
-    """Sizes of K, C, h and w, after checking that every part is complete and all shapes agree.
+    """Sizes of K, C, h and w, after checking that every part is complete, all shapes agree and no dtype is strange.
 
     Keys this version does not know are left alone, so that newer files with optional parts still open.
 
     Raises:
-        SCPError: naming the key, its shape, and the shape expected.
+        SCPError: naming the key, its shape or dtype, and what was expected.
     """
     if "class_ids" not in source.shapes:
         raise SCPError(f"{source.name} has no class_ids: it is not a statistics file, or an incomplete one.")
@@ -39,6 +41,7 @@ def check_layout(source: TensorSource) -> dict[str, int]:
     for key, dims in SHAPES.items():
         if key in source.shapes:
             _bind(source, key, dims, sizes)
+            _check_dtype(source, key)
     for part in PARTS:
         here = [key for key in part if key in source.shapes]
         if here and len(here) < len(part):
@@ -51,7 +54,17 @@ def check_layout(source: TensorSource) -> dict[str, int]:
 
 def _bind(source: TensorSource, key: str, dims: tuple[str, ...], sizes: dict[str, int]) -> None:
     shape = source.shapes[key]
+    if 0 in shape:
+        raise SCPError(f"{source.name}: {key} has shape {tuple(shape)}; expected every size to be 1 or more.")
     if len(shape) == len(dims) and all(sizes.setdefault(d, n) == n for d, n in zip(dims, shape, strict=True)):
         return
     expected = ", ".join(f"{d}={sizes[d]}" if d in sizes else d for d in dims)
     raise SCPError(f"{source.name}: {key} has shape {tuple(shape)}; expected ({expected}).")
+
+
+def _check_dtype(source: TensorSource, key: str) -> None:
+    allowed = INTEGERS if key == "class_ids" or key.endswith(".count") else FLOATS
+    if key.endswith(".count") and source.fractional_counts:
+        allowed += FLOATS
+    if source.dtypes[key] not in allowed:
+        raise SCPError(f"{source.name}: {key} is of dtype {source.dtypes[key]}; expected one of {', '.join(allowed)}.")

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from .checkpoint import Progress, load_checkpoint, save_checkpoint
+from .checkpoint import Progress, load_checkpoint, remove_leftovers, save_checkpoint
 from .datasets import Dataset
 from .errors import SCPError
 from .loader import Batch, Loading, WorkersLostError, load_batches
@@ -139,6 +139,8 @@ def reduce(
     grid = (plan.size[0] // encoder.downscale, plan.size[1] // encoder.downscale)
     batches = my_batches(plan, len(dataset.pairs), share)
     progress = Progress(Accumulator(encoder.channels, grid), 0, (), timestamp())
+    if saving:
+        remove_leftovers(saving.path)
     if saving and resume and saving.path.exists():
         progress = load_checkpoint(saving.path, described)
     elif saving:

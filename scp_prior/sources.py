@@ -13,12 +13,34 @@ from torch import Tensor
 
 from .errors import SCPError
 
+# What safetensors calls the types we know; any other keeps its name in the file.
+_DTYPES = {
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "U8": "uint8",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+}
+
 
 class TensorSource(abc.ABC):
-    """Named tensors whose shapes are known and whose values are read on demand."""
+    """Named tensors whose shapes and dtypes are known and whose values are read on demand.
+
+    Attributes:
+        name: what to call the source in a message.
+        shapes: of each key.
+        dtypes: of each key, as torch spells it ("float32"); a file's own spelling where we know no such type.
+        fractional_counts: whether counts may be fractional, as those of resampled statistics are.
+    """
 
     name: str
     shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+    fractional_counts: bool = True
 
     @abc.abstractmethod
     def read_many(self, keys: Iterable[str], rows: Sequence[int] | None = None) -> list[Tensor]:
@@ -41,6 +63,7 @@ class MemorySource(TensorSource):
         self._tensors = dict(tensors)
         self.name = name
         self.shapes = {key: tuple(tensor.shape) for key, tensor in self._tensors.items()}
+        self.dtypes = {key: str(tensor.dtype).removeprefix("torch.") for key, tensor in self._tensors.items()}
 
     def read_many(self, keys: Iterable[str], rows: Sequence[int] | None = None) -> list[Tensor]:
         index = None if rows is None else torch.as_tensor(list(rows), dtype=torch.int64)
@@ -57,6 +80,8 @@ class FileSource(TensorSource):
             since it was opened.
     """
 
+    fractional_counts = False
+
     def __init__(self, path: Path):
         self._path = path
         self.name = path.name
@@ -64,7 +89,9 @@ class FileSource(TensorSource):
         try:
             with safe_open(path, framework="pt") as file:
                 self.metadata: dict[str, str] = file.metadata() or {}
-                self.shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+                slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+                self.shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+                self.dtypes = {key: _DTYPES.get(code := part.get_dtype(), code) for key, part in slices.items()}
         except (SafetensorError, OSError) as error:
             raise SCPError(
                 f"{self.name} cannot be read as a safetensors file ({error}). It is of another kind, or its download "

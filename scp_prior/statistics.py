@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import SCPError
 from .files import atomic_write
 from .ids import MAX_CLASS_ID
-from .layout import check_layout
+from .layout import SHAPES, check_layout
 from .resample import resample_cells, resample_moments
 from .sources import FileSource, MemorySource, TensorSource
 
@@ -25,6 +25,11 @@ FORMAT = "scp-statistics"
 VERSION = "1"
 JOINT = ("joint.count", "joint.mean", "joint.std")
 SPATIAL = ("spatial.mean", "spatial.std")
+
+_MAX_DOWNSCALE = 64
+_DIGITS = re.compile(r"\d{1,5}", re.ASCII)
+_REPLACEMENT = re.compile(r"\s*(\d{1,5})\s*->\s*(\d{1,5})\s*", re.ASCII)
+_FLOAT_MAX = torch.finfo(torch.float32).max
 
 
 class Cells(NamedTuple):
@@ -36,7 +41,11 @@ class Cells(NamedTuple):
 
 
 class ClassMoments(NamedTuple):
-    """Categorical statistics of all K classes: count (K,) int64, mean and std (K, C) float32, LATENT units."""
+    """Categorical statistics of all K classes: count (K,) int64, mean and std (K, C) float32, LATENT units.
+
+    A count of 0 means that it is not known how often the class was seen, not that it never was: the released
+    categorical files do not say. Every class of the file has a mean and a std.
+    """
 
     count: Tensor
     mean: Tensor
@@ -59,12 +68,19 @@ class Statistics:
     Attributes:
         metadata: the file's strings (dataset, class_names, vae, image_size, ...).
         class_ids: (K,) int64, ascending ids of the classes the file knows.
+        downscale: image pixels per latent cell along one side, 1..64.
+        class_names: class id -> name, as the file says; empty where it does not.
+        label_rule: how label maps become rows of these statistics.
         derived: what others computed from these statistics and want to find again; it goes when they go.
     """
 
     def __init__(self, source: TensorSource, metadata: Mapping[str, str]):
         self._source = source
         self.metadata = dict(metadata)
+        _check_metadata(self.metadata, source.name)
+        self.downscale = _downscale(self.metadata.get("latent_downscale", "8"), source.name)
+        self.class_names = _class_names(self.metadata.get("class_names", "{}"), source.name)
+        self.label_rule = LabelRule.parse(self.metadata.get("label_rule", "nearest"), source.name)
         self.sizes = check_layout(source)
         self.class_ids = source.read("class_ids").to(torch.int64)
         _check_ids(self.class_ids, source.name)
@@ -80,12 +96,14 @@ class Statistics:
             metadata: strings; `format`, `version` and what follows from the tensors are filled in.
 
         Raises:
-            SCPError: a part is missing its partner, shapes disagree, or a value is not finite or a std is negative.
+            SCPError: a part is missing its partner, shapes disagree, a dtype is not the format's, a value is not finite
+                or a std is negative, or the metadata are not strings or not to be understood.
         """
         source = MemorySource({key: tensor.detach().cpu() for key, tensor in tensors.items()})
         statistics = cls(source, {**metadata, "format": FORMAT, "version": VERSION})
-        for key in source.shapes:
-            _check_values(key, source.read(key), source.name)
+        for key in SHAPES:
+            if key in source.shapes:
+                _check_values(key, source.read(key), source.name)
         statistics.metadata.setdefault("latent_channels", str(statistics.channels))
         statistics.metadata.setdefault("latent_downscale", "8")
         return statistics
@@ -106,11 +124,6 @@ class Statistics:
         return (self.sizes["h"], self.sizes["w"]) if "h" in self.sizes else None
 
     @property
-    def downscale(self) -> int:
-        """Image pixels per latent cell along one side."""
-        return int(self.metadata.get("latent_downscale", "8"))
-
-    @property
     def dataset(self) -> str:
         """Name of the data set, or "" where the file does not say."""
         return self.metadata.get("dataset", "")
@@ -129,20 +142,6 @@ class Statistics:
     def has_spatial(self) -> bool:
         """Whether the file holds statistics per position."""
         return "spatial.mean" in self._source.shapes
-
-    @cached_property
-    def class_names(self) -> dict[int, str]:
-        """Class id -> name, as the file says; empty where it does not."""
-        try:
-            named = json.loads(self.metadata.get("class_names", "{}"))
-            return {int(k): str(v) for k, v in named.items()}
-        except (ValueError, AttributeError) as error:
-            raise SCPError(f"{self.name}: its class_names are not a JSON object of id: name ({error}).") from error
-
-    @cached_property
-    def label_rule(self) -> LabelRule:
-        """How label maps become rows of these statistics."""
-        return LabelRule.parse(self.metadata.get("label_rule", "nearest"), self.name)
 
     def row_of(self, class_id: int) -> int | None:
         """Row of a class in (K, ...) tensors, or None where the file does not know it."""
@@ -250,15 +249,17 @@ class LabelRule(NamedTuple):
         """Read the metadata's spelling.
 
         Raises:
-            SCPError: the text is not of that form.
+            SCPError: the text is not of that form, or an id is outside 0..65535.
         """
         grid, *pairs = (part.strip() for part in text.split(";"))
-        try:
-            replace = tuple((int(old), int(new)) for old, new in (pair.split("->") for pair in pairs))
-        except ValueError:
-            replace = None
-        if grid not in ("nearest", "majority") or replace is None:
-            raise SCPError(f"{name}: its label_rule is {text!r}; expected e.g. 'nearest' or 'nearest; 255->150'.")
+        found = [match for pair in pairs if (match := _REPLACEMENT.fullmatch(pair))]
+        replace = tuple((int(match[1]), int(match[2])) for match in found)
+        ids_fit = all(class_id <= MAX_CLASS_ID for pair in replace for class_id in pair)
+        if grid not in ("nearest", "majority") or len(replace) < len(pairs) or not ids_fit:
+            raise SCPError(
+                f"{name}: its label_rule is {_shown(text)}; expected e.g. 'nearest' or 'nearest; 255->150', "
+                f"with ids within 0..{MAX_CLASS_ID}."
+            )
         return cls(grid, replace)
 
 
@@ -273,6 +274,10 @@ class _Resampled(TensorSource):
         self.shapes = {
             key: (*shape[:-2], *size) if key.startswith(("joint.", "spatial.")) else shape
             for key, shape in base._source.shapes.items()
+        }
+        self.dtypes = {
+            key: "float32" if key.startswith(("joint.", "spatial.")) else dtype
+            for key, dtype in base._source.dtypes.items()
         }
 
     def read_many(self, keys: Iterable[str], rows: Sequence[int] | None = None) -> list[Tensor]:
@@ -302,7 +307,8 @@ def load_statistics(path: str | os.PathLike[str]) -> Statistics:
     """Open a statistics file; its tensors stay on disk until they are asked for.
 
     Raises:
-        SCPError: there is no such file, it is not a statistics file, it is cut short, or of a newer version.
+        SCPError: there is no such file, it is not a statistics file, it is cut short, of a newer version, or its
+            shapes, dtypes or metadata are not the format's.
     """
     source = FileSource(Path(path))
     found = source.metadata.get("format")
@@ -323,17 +329,67 @@ def save_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> Non
     Fractional counts of resampled statistics are rounded up, so that a cell that saw something keeps a count.
 
     Raises:
-        SCPError: the file cannot be written; whatever stood there before still does.
+        SCPError: the file cannot be written, or the metadata are not strings; whatever stood there before still does.
     """
-    tensors = {key: tensor.contiguous() for key, tensor in statistics.tensors().items()}
-    for key in ("joint.count", "class.count", "class_ids"):
-        if key in tensors and tensors[key].is_floating_point():
-            tensors[key] = tensors[key].ceil()
-        if key in tensors:
-            tensors[key] = tensors[key].to(torch.int32 if key == "joint.count" else torch.int64)
     metadata = {**statistics.metadata, "format": FORMAT, "version": VERSION}
+    _check_metadata(metadata, statistics.name)
+    tensors = {key: _stored(key, tensor) for key, tensor in statistics.tensors().items()}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise SCPError(f"Cannot write {path}: {' '.join(str(error).split())}.") from error
+
+
+def _stored(key: str, tensor: Tensor) -> Tensor:
+    # A copy: tensors that share memory, as views of one another do, cannot be saved.
+    tensor = tensor.clone(memory_format=torch.contiguous_format)
+    if key not in ("joint.count", "class.count", "class_ids"):
+        return tensor
+    whole = tensor.ceil() if tensor.is_floating_point() else tensor
+    return whole.to(torch.int32 if key == "joint.count" else torch.int64)
+
+
+def _check_metadata(metadata: Mapping[str, str], name: str) -> None:
+    for key, value in metadata.items():
+        if not (isinstance(key, str) and isinstance(value, str)):
+            raise SCPError(f"{name}: expected metadata of strings; came {_shown(key)}: {_shown(value)}. Use str().")
+        try:
+            f"{key}{value}".encode()
+        except UnicodeEncodeError as error:
+            raise SCPError(
+                f"{name}: its metadata {_shown(key)}: {_shown(value)} cannot be written as UTF-8."
+            ) from error
+
+
+def _downscale(text: str, name: str) -> int:
+    if not (_DIGITS.fullmatch(text) and 1 <= int(text) <= _MAX_DOWNSCALE):
+        raise SCPError(
+            f"{name}: its latent_downscale is {_shown(text)}; expected a whole number from 1 to {_MAX_DOWNSCALE}."
+        )
+    return int(text)
+
+
+def _class_names(text: str, name: str) -> dict[int, str]:
+    try:
+        named = json.loads(text)
+    except (ValueError, RecursionError):
+        named = None
+    if not (isinstance(named, dict) and all(_is_id(key) and isinstance(value, str) for key, value in named.items())):
+        raise SCPError(
+            f"{name}: its class_names are {_shown(text)}; expected a JSON object of id: name, "
+            f"with ids within 0..{MAX_CLASS_ID}."
+        )
+    return {int(key): value for key, value in named.items()}
+
+
+def _is_id(text: str) -> bool:
+    return _DIGITS.fullmatch(text) is not None and int(text) <= MAX_CLASS_ID
+
+
+def _shown(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _check_ids(ids: Tensor, name: str) -> None:
@@ -345,7 +401,8 @@ def _check_values(key: str, tensor: Tensor, name: str) -> None:
     if not tensor.numel():
         return
     low, high = (float(bound) for bound in tensor.aminmax())
-    if not (math.isfinite(low) and math.isfinite(high)):
+    # Everything is computed in float32, where a larger float64 is infinite; and nan compares as false.
+    if not (low >= -_FLOAT_MAX and high <= _FLOAT_MAX):
         raise SCPError(f"{name}: {key} holds a value that is not a finite number. Make the file again.")
     if low < 0 and key.endswith((".std", ".count")):
         raise SCPError(f"{name}: {key} holds a negative value. Make the file again.")

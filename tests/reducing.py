@@ -207,6 +207,10 @@ def in_child(argv: list[str], pipe, environment: dict[str, str], limit: int | No
         _save_sums(Path(environment["SUMS"]))
     log = Path(environment.get("LOG", argv[argv.index("--out") + 1]) + f".{environment.get('RANK', '0')}.log")
     with log.open("a", encoding="utf-8") as words, contextlib.redirect_stdout(words), contextlib.redirect_stderr(words):
+        if pipe is not None:
+            # Those of the processes it starts as well.
+            os.dup2(words.fileno(), 1)
+            os.dup2(words.fileno(), 2)
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         code = main(argv)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 from pathlib import Path
 
@@ -59,8 +60,10 @@ def test_killed_at_random_moments(start, words, whole, out):
             done = code if code == 0 else None
     assert runs > kills >= 30
     assert out.read_bytes() == whole
-    # A kill may leave a temporary file behind, never more than that.
-    assert all(name == out.name or name.endswith(".part") for name in leftovers(out))
+    # A kill may leave a temporary file behind: of the checkpoint's, the next run removes it; safetensors has its own,
+    # and a kill while the file itself is written leaves that.
+    strange = [name for name in leftovers(out) if not re.fullmatch(r"\.tmp\w+|\.own\.safetensors\.\w+\.part", name)]
+    assert strange == [out.name]
 
 
 def test_every_kill_loses_a_batch_at_most(start, words, whole, out):

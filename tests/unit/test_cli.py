@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import make_statistics
 from PIL import Image
 from shared_data import require
 
@@ -136,6 +138,62 @@ def test_inspect_in_a_process_of_its_own(file):
     assert done.stderr.count("\n") == 1
 
 
+PACKAGE = ROOT / "scp_prior"
+
+
+def isolated(*words: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
+    """Run Python as portable ComfyUI's is set up: no current folder on its path, no variables."""
+    command = [sys.executable, "-I", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("folder", "cwd"), [("scp_prior", ROOT), (".", PACKAGE), (PACKAGE, PACKAGE), (PACKAGE / "__main__.py", PACKAGE)]
+)
+def test_an_isolated_python_runs_the_folder(file, folder, cwd):
+    done = isolated(folder, "inspect", "--json", file, cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row["id"] for row in json.loads(done.stdout)["classes"]] == [0, 8, 10]
+
+
+def test_the_folder_runs_from_anywhere_and_hides_no_module_of_pythons(file, tmp_path):
+    asked = "import statistics, scp_prior.statistics; print(statistics.median([1, 2, 6]), scp_prior.statistics.FORMAT)"
+    done = isolated("-i", PACKAGE, "inspect", file, cwd=tmp_path, input=f"{asked}\n")
+    assert "3 classes" in done.stdout
+    assert done.stdout.endswith("2 scp-statistics\n"), done.stderr
+
+
+def test_usage_says_how_it_was_called(tmp_path):
+    done = isolated(PACKAGE, cwd=tmp_path)
+    assert done.returncode == 2
+    assert " ".join(done.stderr.split()).startswith(f"usage: python {PACKAGE}")
+
+
+def test_a_console_without_the_characters_of_a_name_shows_others(tmp_path):
+    names = {"0": "道路", "1": "façade", "3": "ζῷον \U0001f600"}
+    path = tmp_path / "s.safetensors"
+    save_statistics(make_statistics(class_names=json.dumps(names)), path)
+    run = [sys.executable, "-m", "scp_prior", "inspect", str(path)]
+    options = {"cwd": ROOT, "env": os.environ | {"PYTHONIOENCODING": "cp1252"}, "capture_output": True}
+    done = subprocess.run(run, **options, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    rows = [line.split() for line in done.stdout.decode("cp1252").splitlines()]
+    assert ["0", "??"] in [row[:2] for row in rows]
+    assert ["1", "façade"] in [row[:2] for row in rows]
+    done = subprocess.run([*run, "--json"], **options, timeout=120, check=False)
+    assert [row["name"] for row in json.loads(done.stdout)["classes"]] == [*names.values(), ""]
+
+
+def test_inspect_shows_an_unknown_count_as_such(tmp_path, capsys):
+    tensors = {"class_ids": torch.tensor([3, 4]), "class.count": torch.tensor([0, 7])}
+    tensors |= {"class.mean": torch.ones(2, 4), "class.std": torch.ones(2, 4)}
+    path = tmp_path / "k.safetensors"
+    save_statistics(Statistics.from_tensors(tensors, {}), path)
+    assert main(["inspect", str(path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[-2:] == [["3", "-", "-"], ["4", "7", "-"]]
+
+
 # preview
 
 
@@ -256,6 +314,45 @@ def test_a_colour_picture_needs_a_palette_where_the_file_names_none(tmp_path, id
     assert "give --palette" in failure(capsys, "preview", path, "--labels", source, "--out", tmp_path / "p.png")
 
 
+OWN_COLOURS = {0: (200, 30, 30), 1: (10, 220, 90), 3: (40, 50, 250)}
+
+
+@pytest.fixture
+def own(tmp_path) -> tuple[Path, Path]:
+    """Statistics of somebody's own classes 0, 1, 3 and 255, and their class table."""
+    file, table = tmp_path / "own.safetensors", tmp_path / "cityscapes.csv"
+    save_statistics(make_statistics(size=(H, W), dataset="", class_names='{"0": "sea", "1": "sand"}'), file)
+    rows = (f"{k},{name},{','.join(map(str, OWN_COLOURS[k]))}" for k, name in ((0, "sea"), (1, "sand"), (3, "boat")))
+    table.write_text("\n".join(["id,name,r,g,b", *rows]), encoding="utf-8")
+    return file, table
+
+
+@pytest.mark.parametrize("holds", ["ids", "colours", "indexed colours"])
+def test_preview_reads_and_paints_the_users_own_table(own, holds):
+    file, table = own
+    ids = np.repeat([3, 1, 0], 16)[:, None].repeat(80, axis=1).astype(np.uint8)
+    colours = np.array([OWN_COLOURS.get(k, (0, 0, 0)) for k in range(4)], dtype=np.uint8)[ids]
+    picture = Image.fromarray(ids if holds == "ids" else colours)
+    picture = picture.quantize(3) if holds == "indexed colours" else picture
+    shown = panels(preview(file, picture, "--table", table), (48, 80))
+    assert np.array_equal(shown[0], colours)
+    labels = torch.from_numpy(ids.astype(np.int64)).unsqueeze(0)
+    maps = prior_maps(load_statistics(file), to_latent_grid(labels, (H, W)), "joint")
+    assert np.abs(shown[1].astype(int) - as_bytes(latent_to_rgb(maps.mean), (48, 80))).max() <= 1
+
+
+def test_preview_refuses_a_table_of_other_classes(own, file, ids, tmp_path, capsys):
+    mine, table = own
+    source, out = tmp_path / "m.png", tmp_path / "p.png"
+    Image.fromarray(np.zeros_like(ids)).save(source)
+    call = ["--labels", source, "--out", out, "--table"]
+    assert "holds statistics of cityscapes" in failure(capsys, "preview", file, *call, table)
+    table.write_text(table.read_text().replace("sea", "sky"))
+    assert "0 is 'sky' in the label map and 'sea'" in failure(capsys, "preview", mine, *call, table)
+    assert "gone.csv" in failure(capsys, "preview", mine, *call, tmp_path / "gone.csv")
+    assert not out.exists()
+
+
 def test_real_label_maps_are_read_as_ids(file, tmp_path):
     for folder in ("data/ade20k_labels_only", "data/coco_stuff_labels_only"):
         path = sorted(require(folder).rglob("*.png"))[0]
@@ -278,6 +375,7 @@ def test_real_label_maps_are_read_as_ids(file, tmp_path):
         ["convert", "--dataset", "cityscapes", "--out", "y"],
         ["preview", "f", "--labels", "m", "--out", "p", "--size", "48"],
         ["preview", "f", "--labels", "m", "--out", "p", "--seed", "x"],
+        ["preview", "f", "--labels", "m", "--out", "p", "--palette", "ade20k", "--table", "t.csv"],
         ["convert", "x", "--dataset", "d", "--out", "y", "--scale-factor", "x"],
     ],
 )

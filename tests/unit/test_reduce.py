@@ -541,3 +541,23 @@ def test_files_load_and_serve(tmp_path, dataset):
     loaded = load_statistics(tmp_path / "s.safetensors")
     assert loaded.latent_size == GRID
     assert loaded.metadata["images"] == str(COUNT)
+
+
+def test_what_killed_runs_left_is_removed(tmp_path, dataset):
+    out = tmp_path / "own.safetensors"
+    path = checkpoint_path(out)
+    ours = tmp_path / f".{path.name}.abcd1234.part"
+    others = [
+        tmp_path / name
+        for name in (
+            ".own.safetensors.abcd1234.part",
+            f".{checkpoint_path(out, 1, 2).name}.abcd1234.part",
+            ".other.safetensors.checkpoint.abcd1234.part",
+            "own.safetensors.checkpoint.abcd1234.part",
+        )
+    ]
+    for file in (ours, *others):
+        file.write_bytes(b"half")
+    reduce(dataset, StubEncoder(), Plan(SIZE), saving=Saving(path))
+    assert not ours.exists()
+    assert all(file.exists() for file in others)

@@ -236,6 +236,31 @@ def test_cells_nothing_was_seen_at_are_zero_whatever_the_file_says(made):
 # Classes drawn once
 
 
+@pytest.mark.parametrize("lost", [None, 5, 9])
+@pytest.mark.parametrize("kinds", [("joint",), ("categorical",), ("joint", "categorical")])
+def test_no_class_gets_moments_nobody_gave(made, kinds, lost):
+    """Zeros stand for "nothing seen" in cells only: a class's own mean and std come from a file or its cells."""
+    if lost is not None:
+        lose_std(made, lost, "nan")
+    ours = made.convert(*kinds)
+    for row, class_id in enumerate(ours["class_ids"].tolist()):
+        if "categorical" in kinds and class_id in made.categorical:
+            close(ours["class.mean"][row] * SCALE, made.categorical[class_id]["mean"])
+        else:
+            count = made.joint["count"][class_id]
+            cells = (count * made.joint["mean"][class_id]).sum((1, 2)) / count.sum()
+            close(ours["class.mean"][row] * SCALE, cells, rtol=1e-5)
+        assert float(ours["class.std"][row].min()) > 0
+
+
+def test_a_count_is_0_where_no_file_says_it(made):
+    alone, both = made.convert("categorical"), made.convert("categorical", "joint")
+    assert alone["class.count"].tolist() == [0, 0, 0]
+    known = [int(made.joint["count"][k].sum()) for k in (2, 5, 9, 255)]
+    assert both["class.count"].tolist() == known
+    assert [n > 0 for n in known] == [True, True, False, True]
+
+
 @pytest.mark.parametrize("how", ["nan", "one nan", "missing"])
 def test_an_unknown_std_is_pooled_from_the_joint_cells(made, how):
     expected = made.convert("joint")["class.std"][1]

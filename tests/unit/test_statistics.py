@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from scp_prior import SCPError, Statistics, load_statistics, save_statistics
+from scp_prior.layout import SHAPES
 from scp_prior.statistics import LabelRule
 
 
@@ -116,11 +118,90 @@ def with_value(value):
         ({"class_std": with_value(float("inf"))}, "class.std.*finite"),
         ({"class_std": with_value(-1.0)}, "class.std.*negative"),
         ({"joint_count": with_value(-1)}, "joint.count.*negative"),
+        ({"class_mean": lambda t: t.double() * 1e300}, "class.mean.*finite"),
+        ({"class_ids": lambda t: t + 0.5}, "class_ids is of dtype float32; expected one of uint8"),
+        ({"class_ids": lambda t: t > 0}, "class_ids is of dtype bool"),
+        ({"joint_mean": lambda t: t.to(torch.float8_e4m3fn)}, "joint.mean is of dtype float8_e4m3fn; expected one of"),
+        ({"spatial_std": lambda t: t.to(torch.int32)}, "spatial.std is of dtype int32"),
+        ({"class_count": lambda t: t > 0}, "class.count is of dtype bool"),
     ],
 )
 def test_impossible_statistics_are_refused(changes, message):
     with pytest.raises(SCPError, match=message):
         Statistics.from_tensors(broken(**changes), {})
+
+
+NAMED = {"format": "scp-statistics", "version": "1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_ids": lambda t: torch.tensor([0, 1.5, 3, 255])}, "class_ids is of dtype float32"),
+        ({"joint_mean": lambda t: t.to(torch.float8_e4m3fn)}, "joint.mean is of dtype F8_E4M3"),
+        ({"joint_count": lambda t: t.float()}, "joint.count is of dtype float32; expected one of uint8.* int64.$"),
+        ({"class_std": lambda t: t.long()}, "class.std is of dtype int64"),
+    ],
+)
+def test_a_file_of_another_dtype_is_refused_when_it_is_opened(tmp_path, changes, message):
+    save_file(broken(**changes), tmp_path / "s.safetensors", metadata=NAMED)
+    with pytest.raises(SCPError, match=rf"s\.safetensors: {message}"):
+        load_statistics(tmp_path / "s.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_dtype_of_the_format_is_read(tmp_path, dtype):
+    tensors = make_statistics().tensors()
+    for key, tensor in tensors.items():
+        tensors[key] = tensor.to(dtype if tensor.is_floating_point() else torch.int16)
+    save_file(tensors, tmp_path / "s.safetensors", metadata=NAMED)
+    read = load_statistics(tmp_path / "s.safetensors")
+    assert torch.equal(read.joint([1]).std, tensors["joint.std"][[1]].float())
+    assert read.class_ids.tolist() == [0, 1, 3, 255]
+
+
+@pytest.mark.parametrize("size", ["K", "C", "h", "w"])
+def test_a_file_with_nothing_along_one_side_is_refused(tmp_path, size):
+    dims = {"K": 2, "C": 4, "h": 3, "w": 5} | {size: 0}
+    tensors = {
+        key: torch.zeros(
+            [dims[d] for d in shape], dtype=torch.int64 if key.endswith(("count", "ids")) else torch.float32
+        )
+        for key, shape in SHAPES.items()
+    }
+    save_file(tensors, tmp_path / "s.safetensors", metadata=NAMED)
+    with pytest.raises(SCPError, match=r"s\.safetensors: .* has shape \(.*0.*\); expected every size to be 1 or more"):
+        load_statistics(tmp_path / "s.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        *(("latent_downscale", text) for text in ("x", "", "0", "-8", "8.0", "65", "9" * 5000)),
+        *(("label_rule", f"nearest; {rule}") for rule in ("900000000000->1", "1->65536", "-1->1", "1->-1", "1->2->3")),
+        *(("class_names", text) for text in ("", "[]", "{", '{"a": "x"}', '{"-1": "x"}', '{"65536": "x"}', '{"1": 2}')),
+        ("class_names", "[" * 100_000),
+    ],
+)
+def test_metadata_that_cannot_be_are_refused_when_the_file_is_opened(tmp_path, key, text):
+    save_file(make_statistics().tensors(), tmp_path / "s.safetensors", metadata={**NAMED, key: text})
+    with pytest.raises(SCPError, match=rf"s\.safetensors: its {key} (is|are) .*expected") as error:
+        load_statistics(tmp_path / "s.safetensors")
+    assert repr(text[:70])[:-1] in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_metadata_at_their_limits_are_read(tmp_path):
+    limits = {"latent_downscale": "64", "label_rule": "majority; 65535->0", "class_names": '{"65535": "", "0": "é"}'}
+    save_file(make_statistics().tensors(), tmp_path / "s.safetensors", metadata={**NAMED, **limits})
+    read = load_statistics(tmp_path / "s.safetensors")
+    assert (read.downscale, read.label_rule.replace, read.class_names) == (64, ((65535, 0),), {65535: "", 0: "é"})
+
+
+@pytest.mark.parametrize("metadata", [{"images": 5}, {5: "images"}, {"source": None}, {"source": "\udc80"}])
+def test_metadata_that_are_no_text_are_refused(metadata):
+    with pytest.raises(SCPError, match="metadata"):
+        Statistics.from_tensors(make_statistics().tensors(), metadata)
 
 
 def test_an_impossible_value_in_a_file_is_refused_when_it_is_read(tmp_path):
@@ -161,11 +242,40 @@ def test_a_failed_save_keeps_the_old_file(tmp_path):
     save_statistics(make_statistics(), tmp_path / "s.safetensors")
     before = (tmp_path / "s.safetensors").read_bytes()
     bad = make_statistics(seed=1)
-    bad.metadata["dataset"] = 5  # safetensors refuses metadata that are not strings
-    with pytest.raises(TypeError):
+    bad.metadata["dataset"] = 5
+    with pytest.raises(SCPError, match="expected metadata of strings; came 'dataset': 5"):
         save_statistics(bad, tmp_path / "s.safetensors")
     assert (tmp_path / "s.safetensors").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of file sizes")
+def test_a_disk_that_is_full_keeps_the_old_file(tmp_path):
+    import resource
+
+    target = tmp_path / "s.safetensors"
+    save_statistics(make_statistics(), target)
+    before = target.read_bytes()
+    larger = make_statistics(size=(16, 16))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(SCPError, match=r"Cannot write .*s\.safetensors: .*too large") as error:
+            save_statistics(larger, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+    assert target.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_tensors_that_share_memory_are_saved_apart(tmp_path):
+    tensors = make_statistics().tensors()
+    tensors["spatial.mean"] = tensors["spatial.std"]
+    tensors["class.std"] = tensors["class.std"].T.contiguous().T
+    made = Statistics.from_tensors(tensors, {})
+    save_statistics(made, tmp_path / "s.safetensors")
+    assert same(made, load_statistics(tmp_path / "s.safetensors"))
 
 
 def test_resampled_statistics_can_be_saved(tmp_path):
