@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .errors import SCPError
-from .files import atomic_write
+from .files import write_safetensors
 from .moments import Accumulator
 
 FORMAT = "scp-reduce-checkpoint"
@@ -53,12 +52,7 @@ def save_checkpoint(path: Path, progress: Progress, plan: Mapping[str, str]) -> 
         "skipped": json.dumps(progress.skipped),
         "created": progress.created,
     }
-    with atomic_write(path) as temporary:
-        try:
-            save_file(progress.accumulator.state(), temporary, metadata=metadata)
-        except SafetensorError as error:
-            # Not an OSError, not even for a full disk.
-            raise SCPError(f"Cannot write {path}: {' '.join(str(error).split())}.") from error
+    write_safetensors(path, progress.accumulator.state(), metadata)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -1,12 +1,17 @@
-"""Writing files so that no reader ever meets half of one."""
+"""Writing files so that no reader ever meets half of one, and the same content is always the same bytes."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from .errors import SCPError
 
@@ -38,6 +43,34 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise SCPError(f"Cannot write {target}: {error.strerror or error}.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whole or not at all; equal content gives equal bytes.
+
+    Raises:
+        SCPError: it cannot be written; whatever stood there before still does.
+    """
+    with atomic_write(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, metadata=dict(metadata))
+        except SafetensorError as error:
+            raise SCPError(f"Cannot write {path}: {' '.join(str(error).split())}.") from error
+        _sort_header(temporary)
+
+
+def _sort_header(path: Path) -> None:
+    """Put the metadata in order: safetensors writes them in another one each time."""
+    with path.open("rb+") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", {})
+        ordered = {"__metadata__": dict(sorted(metadata.items())), **header}
+        text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+        # The format allows spaces behind the header, and the data must stay where they are.
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def _flush(path: Path) -> None:

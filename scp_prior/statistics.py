@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import SCPError
-from .files import atomic_write
+from .files import write_safetensors
 from .ids import MAX_CLASS_ID
 from .layout import SHAPES, check_layout
 from .resample import resample_cells, resample_moments
@@ -334,11 +332,7 @@ def save_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> Non
     metadata = {**statistics.metadata, "format": FORMAT, "version": VERSION}
     _check_metadata(metadata, statistics.name)
     tensors = {key: _stored(key, tensor) for key, tensor in statistics.tensors().items()}
-    with atomic_write(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:
-            raise SCPError(f"Cannot write {path}: {' '.join(str(error).split())}.") from error
+    write_safetensors(path, tensors, metadata)
 
 
 def _stored(key: str, tensor: Tensor) -> Tensor:

@@ -157,8 +157,10 @@ def _row_of_label(s: Statistics) -> Tensor:
     """(largest known id + 2,) int64: row of each label, the last entry and every gap being "unknown"."""
     replace = s.label_rule.replace
     top = max([int(s.class_ids[-1]), *(old for old, _ in replace)])
-    rows = torch.full((top + 2,), len(s.class_ids), dtype=torch.int64)
-    rows[s.class_ids] = torch.arange(len(s.class_ids))
+    own = torch.full((top + 2,), len(s.class_ids), dtype=torch.int64)
+    own[s.class_ids] = torch.arange(len(s.class_ids))
+    # All at once: "2->3; 1->2" makes 1 what 2 was, not what 3 is.
+    rows = own.clone()
     for old, new in replace:
-        rows[old] = rows[new] if new <= top else len(s.class_ids)
+        rows[old] = own[new] if new <= top else len(s.class_ids)
     return rows

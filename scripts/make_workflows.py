@@ -492,7 +492,7 @@ From **huggingface.co/c7w/SCP-Diff**:
 2.1 does not fit its ControlNet. The simplest way: put the `.ckpt` into both folders and choose it in both \
 loaders.
 - Statistics, with ComfyUI's Python in this pack's folder: \
-`python -m scp_prior convert {files} --dataset {files} --out {files}.safetensors`
+`python scp_prior convert {files} --dataset {files} --out {files}.safetensors`
 
 {_change_first(look, sizes)}
 {wiring}"""
@@ -513,7 +513,7 @@ The sampler starts from what each class usually looks like at each place (**3 St
 `make demo` and `make comfy` make stand-ins with these names: tiny and **never trained**, they show that the \
 graph runs and cannot draw. For pictures, choose your own files in the loaders. The authors' are at \
 **huggingface.co/c7w/SCP-Diff**: `<set>/<set>.ckpt` for *both* loaders (its U-Net was trained too), and \
-`<set>/<set>_10000_*_mean_std.npy`, made a statistics file by `python -m scp_prior convert <set> --dataset <set> \
+`<set>/<set>_10000_*_mean_std.npy`, made a statistics file by `python scp_prior convert <set> --dataset <set> \
 --out <set>.safetensors`. The graphs *cityscapes*, *ade20k* and *coco-stuff* have their settings.
 
 {_change_first("what you want to see", "that of the segmentation picture, as long as `width` and `height` are 0.")}

@@ -4,9 +4,11 @@ import os
 import sys
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from scp_prior import SCPError
-from scp_prior.files import atomic_write
+from scp_prior.files import atomic_write, write_safetensors
 
 
 def test_a_failure_leaves_what_was_there_and_no_litter(tmp_path):
@@ -53,3 +55,18 @@ def test_a_full_disk_is_an_error_of_ours(tmp_path):
         f.write(b"x")
     assert (tmp_path / "a.bin").read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_equal_content_is_equal_bytes(tmp_path):
+    """safetensors itself writes metadata in another order each time."""
+    tensors = {"b": torch.arange(5), "a": torch.ones(2, 3)}
+    metadata = {f"key {i}": f'välue "{i}" \n' for i in range(20)}
+    written = []
+    for i in range(5):
+        write_safetensors(tmp_path / f"{i}.safetensors", tensors, metadata)
+        written.append((tmp_path / f"{i}.safetensors").read_bytes())
+    assert len(set(written)) == 1
+    with safe_open(tmp_path / "0.safetensors", framework="pt") as file:
+        assert file.metadata() == metadata
+        assert torch.equal(file.get_tensor("a"), tensors["a"])
+        assert torch.equal(file.get_tensor("b"), tensors["b"])

@@ -112,9 +112,23 @@ def _fake_host() -> dict[str, ModuleType]:
         category: str = ""
         description: str = ""
         hidden: list[Any] = dataclasses.field(default_factory=list)
+        is_output_node: bool = False
         search_aliases: list[str] = dataclasses.field(default_factory=list)
 
-    kinds = ("Int", "Float", "String", "Boolean", "Combo", "Image", "Mask", "Model", "Latent", "Sigmas", "Conditioning")
+    kinds = (
+        "Int",
+        "Float",
+        "String",
+        "Boolean",
+        "Combo",
+        "Image",
+        "Mask",
+        "Model",
+        "Latent",
+        "Sigmas",
+        "Conditioning",
+        "Vae",
+    )
     io = SimpleNamespace(
         Schema=Schema,
         ComfyNode=type("ComfyNode", (), {}),
@@ -131,6 +145,7 @@ def _fake_host() -> dict[str, ModuleType]:
     modules["comfy"].samplers.KSampler.SCHEDULERS = ["simple", "ddim_uniform"]
     modules["folder_paths"] = mock.MagicMock()
     modules["folder_paths"].get_filename_list.return_value = ["a.safetensors"]
+    modules["folder_paths"].get_input_directory.return_value = "no such folder"
     latest = SimpleNamespace(io=io, ui=mock.MagicMock(), ComfyExtension=type("ComfyExtension", (), {}))
     modules |= {"comfy_api": mock.MagicMock(), "comfy_api.latest": latest}
     return modules
@@ -318,7 +333,7 @@ def test_files_have_the_names_agreed_and_the_note_names_them(name: str, graph: d
     for folder in ("models/checkpoints", "models/controlnet", "models/scp_statistics", "huggingface.co/c7w/SCP-Diff"):
         assert folder in note
     stem = name if name in RELEASED else "<set>"
-    for needed in (f"{stem}/{stem}.ckpt", f"{stem}/{stem}_10000_*_mean_std.npy", f"python -m scp_prior convert {stem}"):
+    for needed in (f"{stem}/{stem}.ckpt", f"{stem}/{stem}_10000_*_mean_std.npy", f"python scp_prior convert {stem}"):
         assert needed in note
     assert "U-Net was trained too" in note
 
