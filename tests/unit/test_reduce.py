@@ -22,7 +22,7 @@ from scp_prior import SCPError, load_statistics
 from scp_prior import reduce as reduce_module
 from scp_prior.checkpoint import checkpoint_path, is_checkpoint_of, load_checkpoint
 from scp_prior.datasets import Dataset
-from scp_prior.loader import Loading, load_batches
+from scp_prior.loader import Loading, WorkersLostError, load_batches
 from scp_prior.moments import Accumulator
 from scp_prior.reduce import Plan, Saving, Share, Step, describe_plan, finish, finished, my_batches, reduce
 
@@ -392,6 +392,30 @@ def test_a_stop_takes_effect_within_a_batch(dataset, way):
     assert progress.batches == 3 == encoder.batches
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_lost_workers_are_an_error_unless_the_run_was_to_end_anyway(tmp_path, dataset, monkeypatch, asked):
+    """What ends a run (a closed session, a job's time) may end its workers first."""
+    lost, saving, plan = [], Saving(tmp_path / "c"), Plan(SIZE, 2)
+    whole = save_run(tmp_path / "w", dataset, plan)
+
+    def batches(*given):
+        yield from itertools.islice(load_batches(*given), 3)
+        lost.append(True)
+        raise WorkersLostError("A process was killed.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reduce_module, "load_batches", batches)
+        if asked:
+            progress = reduce(dataset, StubEncoder(), plan, saving=saving, stop=lambda: bool(lost))
+            assert progress.batches == 3
+        else:
+            with pytest.raises(WorkersLostError):
+                reduce(dataset, StubEncoder(), plan, saving=saving, stop=lambda: False)
+    encoder = StubEncoder()
+    assert save_run(tmp_path / "r", dataset, plan, encoder, saving=saving, resume=True) == whole
+    assert encoder.seen == list(range(6, COUNT))
+
+
 # --- checkpoints of others ------------------------------------------------------------------------------------------
 
 
@@ -468,7 +492,8 @@ def damage(path: Path, kind: str) -> None:
 def test_a_damaged_checkpoint_is_refused_and_left_alone(checkpoint, dataset, kind):
     damage(checkpoint, kind)
     before, encoder, plan = checkpoint.read_bytes(), StubEncoder(), Plan(SIZE, 2, limit=12)
-    with pytest.raises(SCPError, match="checkpoint"):
+    words = "is not a checkpoint of a reduction" if kind == "statistics" else "checkpoint"
+    with pytest.raises(SCPError, match=words):
         reduce(dataset, encoder, plan, saving=Saving(checkpoint), resume=True)
     assert checkpoint.read_bytes() == before
     assert not encoder.seen
