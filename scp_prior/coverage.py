@@ -62,7 +62,8 @@ def _draw_class(
     name = statistics.class_names.get(class_id, f"class {class_id}")
     below = at[1] + size[1] + 3
     draw.text((at[0], below), fitted(draw, name, _TEXT, size[0]), INK, font(_TEXT))
-    seen = f"{float((count > 0).float().mean()):.0%}, up to {int(count.max())} photos"
+    most = int(count.max())
+    seen = f"{float((count > 0).float().mean()):.0%}, up to {most} photo{'s' if most != 1 else ''}"
     draw.text((at[0], below + _LINE), fitted(draw, seen, _TEXT - 2, size[0]), DIM, font(_TEXT - 2))
 
 

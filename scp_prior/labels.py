@@ -166,7 +166,7 @@ def to_latent_grid(labels: Tensor, size: tuple[int, int], rule: str = "nearest")
     height, width = (int(extent) for extent in size)
     if rule == "nearest":
         # The grid first: turning a whole picture of bytes into int64 would take longer than all the rest.
-        return _nearest(labels, height, width).to(torch.int64)
+        return _nearest(labels, height, width).to(torch.int64).contiguous()
     labels = _nearest(labels, max(height, labels.shape[1]), max(width, labels.shape[2]))
     return _majority(labels, height, width)
 
@@ -229,9 +229,13 @@ def _codes(image: Tensor) -> Tensor:
 
 
 def _nearest(labels: Tensor, height: int, width: int) -> Tensor:
-    for axis, extent in ((1, height), (2, width)):
-        if labels.shape[axis] != extent:
-            labels = labels.index_select(axis, _nearest_index(labels.shape[axis], extent).to(labels.device))
+    for axis, wanted in ((1, height), (2, width)):
+        extent = labels.shape[axis]
+        if extent % wanted == 0:
+            # Every n-th: a view, which is copied once at the end and not once per axis.
+            labels = labels[:, :: extent // wanted] if axis == 1 else labels[:, :, :: extent // wanted]
+        else:
+            labels = labels.index_select(axis, _nearest_index(extent, wanted).to(labels.device))
     return labels
 
 
