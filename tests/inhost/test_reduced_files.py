@@ -17,23 +17,12 @@ PACK = Path(__file__).resolve().parents[2]
 CAMVID_AS_TRAIN_IDS = {0: 10, 1: 2, 2: 5, 3: 0, 4: 1, 5: 8, 6: 7, 7: 4, 8: 13, 9: 11, 10: 18, 11: 255}
 
 
-# In a process of its own: the host's stand-in for torchvision is not what diffusers takes for one.
-MAKE_VAE = """
-import sys, torch
-from diffusers import AutoencoderKL
-torch.manual_seed(0)
-AutoencoderKL(
-    block_out_channels=(16, 16, 32, 32), norm_num_groups=8, latent_channels=4,
-    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-).save_pretrained(sys.argv[1])
-"""
-
-
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory) -> Path:
-    """A small autoencoder of Stable Diffusion's own architecture, with random weights."""
+    """A small autoencoder; made elsewhere, as diffusers does not take the host's stand-in for torchvision for one."""
     folder = tmp_path_factory.mktemp("vae")
-    subprocess.run([sys.executable, "-c", MAKE_VAE, str(folder)], check=True, timeout=120)
+    command = [sys.executable, str(PACK / "tests" / "small_vae.py"), str(folder)]
+    subprocess.run(command, check=True, timeout=120)
     return folder
 
 

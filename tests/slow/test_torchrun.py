@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from reducing import PATIENCE, SIZE, StubEncoder, arguments, make_pairs, open_pairs
 from safetensors import safe_open
+from small_vae import write_small_vae
 
 from scp_prior import load_statistics
 from scp_prior.checkpoint import checkpoint_path
@@ -231,19 +231,7 @@ def test_a_full_disk_at_the_end_ends_every_process(ranks, words, out):
 
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory) -> Path:
-    diffusers = pytest.importorskip("diffusers")
-    torch.manual_seed(0)
-    made = diffusers.AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 16, 32, 32),
-        layers_per_block=1,
-        norm_num_groups=8,
-        latent_channels=4,
-    )
-    path = tmp_path_factory.mktemp("vae") / "small"
-    made.save_pretrained(path)
-    return path
+    return write_small_vae(tmp_path_factory.mktemp("vae") / "small")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from reducing import SIZE, StubEncoder, arguments, check, make_pair, make_pairs, open_pairs, save_run, two_pass
 from shared_data import require
+from small_vae import write_small_vae
 
 import scp_prior.vae
 from scp_prior import cli_reduce, load_statistics, prior_maps
@@ -401,21 +402,7 @@ def test_merge_refuses_files_that_do_not_belong_together(root, tmp_path, out, st
 
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory) -> Path:
-    """A diffusers folder of a VAE of the real architecture, small."""
-    from diffusers import AutoencoderKL
-
-    torch.manual_seed(0)
-    made = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 16, 32, 32),
-        layers_per_block=1,
-        norm_num_groups=8,
-        latent_channels=4,
-    )
-    path = tmp_path_factory.mktemp("vae") / "small"
-    made.save_pretrained(path)
-    return path
+    return write_small_vae(tmp_path_factory.mktemp("vae") / "small")
 
 
 def as_cityscapes(camvid: Path, root: Path, count: int) -> Path:
