@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import folder_paths
@@ -14,6 +13,8 @@ FOLDER = "scp_statistics"
 EXTENSION = ".safetensors"
 # Somebody may have linked a whole disk in there.
 _MOST_FOLDERS = 2000
+_LONGEST_NAME = 150
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
 
 def register() -> None:
@@ -52,11 +53,25 @@ def new_statistics_path(name: str) -> Path:
     Raises:
         SCPError: the name is empty, has a folder in it, or characters that are not for file names.
     """
-    stem = name.strip().removesuffix(EXTENSION)
-    if not re.fullmatch(r"[^\\/:*?\"<>|\x00-\x1f]{1,100}", stem) or stem.startswith(".") or stem.endswith((" ", ".")):
+    stem = name.strip()
+    if stem.lower().endswith(EXTENSION):
+        stem = stem[: -len(EXTENSION)]
+    device = stem.split(".")[0].rstrip().upper()  # on Windows "nul.x" is no file
+    if (
+        not stem
+        or len(stem.encode()) > _LONGEST_NAME
+        or not stem.isprintable()
+        or set(stem) & set('\\/:*?"<>|')
+        or stem.startswith(".")
+        or stem.endswith((" ", "."))
+        or device in _DEVICES
+    ):
         raise SCPError(f"'{name}' cannot be a file's name. Use letters, digits, spaces, - and _; no folders.")
     folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SCPError(f"Cannot make the folder {folder}: {error.strerror or error}.") from error
     return folder / f"{stem}{EXTENSION}"
 
 

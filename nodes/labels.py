@@ -10,8 +10,8 @@ from comfy_api.latest import io, ui
 
 from ..scp_prior import SCPError
 from ..scp_prior import labels as lib
-from ..scp_prior.classes import palette as get_palette
-from ..scp_prior.classes import palettes, released_palette
+from ..scp_prior.classes import ANY, Palette, any_ids, palettes, released_palette
+from ..scp_prior.classes import palette as built_in_palette
 from ..scp_prior.legend import legend
 from .choices import check_choice
 from .compat import search_aliases
@@ -44,11 +44,12 @@ class SCPLabelsFromImage(io.ComfyNode):
                 io.Image.Input("image", tooltip="The segmentation image: flat colours, or grey values that are ids."),
                 io.Combo.Input(
                     "palette",
-                    options=list(palettes()),
+                    options=[*palettes(), ANY],
                     default="ade20k",
                     tooltip="Which colour means which class. ade20k is what most preprocessors paint; "
                     "names ending in -controlnet are the colours the released ControlNets want; "
-                    "names ending in -grey are id images (dark pictures whose grey value is the class id).",
+                    "names ending in -grey are id images (dark pictures whose grey value is the class id); "
+                    "ids is the same for classes of your own.",
                 ),
                 io.Float.Input(
                     "tolerance",
@@ -87,11 +88,11 @@ class SCPLabelsFromImage(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, palette: str | None = None) -> bool | str:
         """Whether the palette exists."""
-        return check_choice("palette", palette, palettes())
+        return check_choice("palette", palette, (*palettes(), ANY))
 
     @classmethod
     def execute(cls, image: torch.Tensor, palette: str, tolerance: float, max_unmatched: float = 0.5) -> io.NodeOutput:
-        colours = get_palette(palette)
+        colours = _palette(palette)
         read = lib.labels_from_image(image, colours, tolerance)
         share = float(read.unmatched.float().mean())
         fit = _Fit.of(image, palette, tolerance)
@@ -129,7 +130,7 @@ class SCPHintFromLabels(io.ComfyNode):
                 LabelsWire.Input("labels", tooltip="From SCP Labels From Image."),
                 io.Combo.Input(
                     "palette",
-                    options=[_AUTO, *(name for name in palettes() if not get_palette(name).grey)],
+                    options=[_AUTO, *(name for name in palettes() if not built_in_palette(name).grey)],
                     default=_AUTO,
                     tooltip="auto: the released SCP-Diff ControlNet's colours. For another ControlNet choose the "
                     "palette it was trained on, usually ade20k.",
@@ -147,9 +148,13 @@ class SCPHintFromLabels(io.ComfyNode):
     @classmethod
     def execute(cls, labels: LabelMaps, palette: str) -> io.NodeOutput:
         table = labels.palette.table
-        target = get_palette(released_palette(table.name) if palette == _AUTO else palette)
+        target = built_in_palette(released_palette(table.name) if palette == _AUTO else palette)
         ids = lib.convert_labels(labels.labels, table, target.table.name)
         return io.NodeOutput(lib.hint_from_labels(ids, target).to(intermediate_device()))
+
+
+def _palette(name: str) -> Palette:
+    return any_ids() if name == ANY else built_in_palette(name)
 
 
 class _Fit(NamedTuple):
@@ -161,7 +166,9 @@ class _Fit(NamedTuple):
     @classmethod
     def of(cls, image: torch.Tensor, palette: str, tolerance: float) -> _Fit:
         scores = lib.palette_scores(image, tolerance)
-        top, own = scores[0][1], dict(scores)[palette]
+        # Ids of one's own classes fit every grey picture; only a colour picture can be better read otherwise.
+        own = dict(scores)[palette] if palette != ANY else 1.0
+        top = scores[0][1]
         # Id maps of small ids fit several tables, and palettes share colours: all that fit alike are named.
         names = " or ".join(f"'{name}'" for name, score in scores if score == top)
         # A dark id map is near enough to black to pass for any palette that has black; exactly right is another matter.

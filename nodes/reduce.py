@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 from comfy_api.latest import io, ui
@@ -103,7 +105,7 @@ class SCPReduceStatistics(io.ComfyNode):
     def fingerprint_inputs(cls, images_folder: str, labels_folder: str, **_: object) -> tuple:
         """Changes when a file in the folders does."""
         try:
-            return tuple(_newest(folders.input_folder(folder)) for folder in (images_folder, labels_folder))
+            return tuple(_listing(folders.input_folder(folder)) for folder in (images_folder, labels_folder))
         except (SCPError, OSError):
             return (images_folder, labels_folder)
 
@@ -185,7 +187,7 @@ class SCPSaveStatistics(io.ComfyNode):
 
         saved = load_statistics(out)
         say(cls, f"saved as {out.name}")
-        return io.NodeOutput(saved, ui=ui.PreviewImage(coverage(saved)))
+        return io.NodeOutput(saved, ui=ui.PreviewImage(coverage(saved)) if saved.has_joint else None)
 
 
 class SCPMergeStatistics(io.ComfyNode):
@@ -223,6 +225,12 @@ class SCPMergeStatistics(io.ComfyNode):
         return io.NodeOutput(merged)
 
 
-def _newest(folder: Path) -> tuple[int, int]:
-    times = [entry.stat().st_mtime_ns for entry in folder.rglob("*") if entry.is_file()]
-    return len(times), max(times, default=0)
+def _listing(folder: Path) -> str:
+    """Changes when any file below the folder does, an older one put in its place included."""
+    digest = hashlib.sha256()
+    for where, below, names in os.walk(folder, followlinks=True):
+        below.sort()
+        for name in sorted(names):
+            status = os.stat(os.path.join(where, name))
+            digest.update(f"{where}/{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

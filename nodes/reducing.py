@@ -11,11 +11,11 @@ import comfy.utils
 from torch import Tensor
 
 from ..scp_prior import SCPError, Statistics, load_statistics, save_statistics
-from ..scp_prior.checkpoint import checkpoint_path, is_checkpoint_of
+from ..scp_prior.checkpoint import checkpoint_path
 from ..scp_prior.coverage import coverage
 from ..scp_prior.datasets import Dataset, open_dataset
 from ..scp_prior.loader import Loading
-from ..scp_prior.reduce import Plan, Saving, Step, describe_plan, finish, finished, reduce
+from ..scp_prior.reduce import Plan, Saving, Step, can_resume, finish, finished, reduce
 from .vae import HostEncoder
 
 _LISTED = 5
@@ -59,7 +59,7 @@ def make_statistics(
         loading=Loading(workers=2, threads=True),
         saving=saving,
         # What a cancelled run with other widgets left is of no use, and nobody asked for it.
-        resume=is_checkpoint_of(saving.path, describe_plan(dataset, encoder, plan)),
+        resume=can_resume(saving.path, dataset, encoder, plan),
         report=_progress_bar(),
         stop=comfy.model_management.processing_interrupted,
     )

@@ -18,7 +18,7 @@ class HostEncoder:
     ComfyUI gives the posterior's mean; its variance is read off on the way, where the VAE has one (a TAESD has none).
 
     Attributes:
-        channels, downscale, name: as `scp_prior.vae.Encoder` has them; the same weights have the same name's digest.
+        channels, downscale, name: as `scp_prior.vae.Encoder` has them; the same weights have the same digest in `name`.
     """
 
     def __init__(self, vae):
@@ -34,12 +34,15 @@ class HostEncoder:
         """Photos (B, 3, H, W) in -1..1 -> mean and variance (B, C, h, w) float32 on the CPU."""
         with self._posteriors() as posteriors:
             mean = self._vae.encode((photos.movedim(1, -1) + 1) / 2).float().cpu()
-        if not posteriors:
-            return mean, torch.zeros_like(mean)
-        log_variance = torch.cat(posteriors).chunk(2, dim=1)[1]
-        if log_variance.shape != mean.shape:
+        if posteriors and any(part.shape[2:] != mean.shape[2:] for part in posteriors):
             raise SCPError("The VAE ran out of memory and went over to tiles. Choose a smaller size or batch_size.")
-        return mean, log_variance.clamp(-30, 20).exp()
+        variance = torch.cat(posteriors).chunk(2, dim=1)[1].clamp(-30, 20).exp() if posteriors else mean * 0
+        if not (mean.isfinite().all() and variance.isfinite().all()):
+            raise SCPError(
+                "The VAE gave values that are no numbers: it overflows in half precision. "
+                "Start ComfyUI with --fp32-vae."
+            )
+        return mean, variance
 
     @contextmanager
     def _posteriors(self) -> Iterator[list[Tensor]]:

@@ -22,13 +22,15 @@ class Progress(NamedTuple):
     """How far a reduction got.
 
     accumulator: the sums of the batches done. batches: how many of this process's batches that is. skipped: (pair, why)
-    of every pair left out. created: when the run began, as the finished file will say it.
+    of every pair left out. created: when the run began, as the finished file will say it. seen: a digest of the files
+    counted so far.
     """
 
     accumulator: Accumulator
     batches: int
     skipped: tuple[tuple[str, str], ...]
     created: str
+    seen: str = ""
 
 
 def checkpoint_path(out: Path, rank: int = 0, world: int = 1) -> Path:
@@ -51,6 +53,7 @@ def save_checkpoint(path: Path, progress: Progress, plan: Mapping[str, str]) -> 
         "batches": str(progress.batches),
         "skipped": json.dumps(progress.skipped),
         "created": progress.created,
+        "seen": progress.seen,
     }
     write_safetensors(path, progress.accumulator.state(), metadata)
 
@@ -75,7 +78,7 @@ def load_checkpoint(path: Path, plan: Mapping[str, str]) -> Progress:
             state = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
         made_by = json.loads(metadata["plan"])
         skipped = tuple((str(pair), str(why)) for pair, why in json.loads(metadata["skipped"]))
-        batches, created = int(metadata["batches"]), metadata["created"]
+        batches, created, seen = int(metadata["batches"]), metadata["created"], metadata["seen"]
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise SCPError(f"The checkpoint {path} cannot be read ({error}). Remove it and start again.") from error
     differ = [
@@ -88,13 +91,4 @@ def load_checkpoint(path: Path, plan: Mapping[str, str]) -> Progress:
             f"The checkpoint {path} belongs to another run. {'; '.join(differ)}. "
             "Use the same settings, or remove the checkpoint and start again."
         )
-    return Progress(Accumulator.from_state(state), batches, skipped, created)
-
-
-def is_checkpoint_of(path: Path, plan: Mapping[str, str]) -> bool:
-    """Whether a run with this plan can go on from the file."""
-    try:
-        load_checkpoint(path, plan)
-    except SCPError:
-        return False
-    return True
+    return Progress(Accumulator.from_state(state), batches, skipped, created, seen)

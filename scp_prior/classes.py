@@ -25,6 +25,9 @@ from .errors import SCPError
 from .ids import UNLABELLED
 from .user_tables import read_table_file
 
+ANY = "ids"
+"""The table and palette of ids that nobody has named."""
+
 RGB = tuple[int, int, int]
 
 _DATA = Path(__file__).with_name("data")
@@ -150,6 +153,15 @@ def palette(name: str) -> Palette:
     if name not in _PALETTES:
         raise SCPError(f"No palette {name!r}. Choose one of: {', '.join(_PALETTES)}.")
     return _PALETTES[name]()
+
+
+@functools.cache
+def any_ids() -> Palette:
+    """Grey values that are class ids of whatever classes; for label maps of a user's own."""
+    names = {class_id: f"class {class_id}" for class_id in range(UNLABELLED)}
+    own = ClassTable(ANY, {**names, UNLABELLED: "unlabelled"}, ANY)
+    paint = {class_id: (class_id, class_id, class_id) for class_id in own.ids}
+    return Palette(ANY, own, np.zeros((0, 3), dtype=np.uint8), np.zeros(0, dtype=np.int64), paint, grey=True)
 
 
 def released_palette(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import SCPError
-from .verbs import Verb, positive, size
+from .verbs import Verb, positive, size, workers
 
 if TYPE_CHECKING:
     from .checkpoint import Progress
@@ -43,8 +44,8 @@ def _reduce_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--size", type=size, required=True, metavar="HxW", help="size every photo is brought to")
     how.add_argument("--batch-size", type=positive, default=4, metavar="N")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    how.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
-    how.add_argument("--workers", type=int, default=_workers(), metavar="N", help="processes that decode photos")
+    how.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    how.add_argument("--workers", type=workers, default=_workers(), metavar="N", help="processes that decode photos")
 
     out = parser.add_argument_group("where to write it")
     out.add_argument("--out", type=Path, metavar="FILE", help="the .safetensors file to write")
@@ -85,11 +86,18 @@ def _run(args: argparse.Namespace, dataset: Dataset, plan: Plan) -> int | None:
     from .vae import load_encoder
 
     share = share_of_environment()
-    encoder = load_encoder(args.vae, device=_device(args.device), dtype=args.dtype)
+    try:
+        encoder = load_encoder(args.vae, device=_device(args.device), dtype=args.dtype)
+    except SCPError as error:
+        if not Path(args.vae).expanduser().exists():
+            args.usage_error(str(error))
+        raise
     try:
         plan.check(encoder)
     except SCPError as error:
         args.usage_error(str(error))
+    if args.resume:
+        _require_same_processes(args.out, share.world)
     saving = Saving(checkpoint_path(args.out, share.rank, share.world), args.save_every)
     kept = f"{saving.path} is kept. The same command with --resume goes on from it."
     with process_group(share, args.timeout), _stopping() as stop:
@@ -99,7 +107,7 @@ def _run(args: argparse.Namespace, dataset: Dataset, plan: Plan) -> int | None:
                 dataset,
                 encoder,
                 plan,
-                loading=Loading(max(args.workers, 0)),
+                loading=Loading(args.workers),
                 saving=saving,
                 resume=args.resume,
                 share=share,
@@ -123,6 +131,22 @@ def _run(args: argparse.Namespace, dataset: Dataset, plan: Plan) -> int | None:
             return INTERRUPTED
         saving.path.unlink(missing_ok=True)
     return None
+
+
+def _require_same_processes(out: Path, world: int) -> None:
+    """A checkpoint is of one process's share: another number of processes would start over, and say nothing."""
+    from .checkpoint import SUFFIX, checkpoint_path
+
+    of_others = [
+        path.name
+        for path in sorted(out.parent.glob(f"{glob.escape(out.name)}*{SUFFIX}"))
+        if path not in [checkpoint_path(out, rank, world) for rank in range(world)]
+    ]
+    if of_others:
+        raise SCPError(
+            f"{of_others[0]} was made by another number of processes than the {world} of this run. Use as many as its "
+            "name says, or remove it and start again."
+        )
 
 
 def _check_output(args: argparse.Namespace) -> None:
@@ -239,6 +263,8 @@ def _merge(args: argparse.Namespace) -> None:
     from .statistics import load_statistics, save_statistics
 
     _check_ending(args)
+    if len(args.files) < 2:
+        args.usage_error("merging needs at least two files")
     merged = merge_statistics([load_statistics(path) for path in args.files])
     save_statistics(merged, args.out)
     print(_made(args.out, merged.metadata["images"], len(merged.class_ids)))

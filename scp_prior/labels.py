@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .classes import ClassTable, Palette, palettes
+from .classes import ANY, ClassTable, Palette, palettes
 from .classes import palette as built_in_palette
 from .colour_match import N_COLOURS, distinct_colours, nearest_rows, pack_colours
 from .errors import SCPError
@@ -177,7 +177,7 @@ def convert_labels(labels: Tensor, from_table: ClassTable, to_table_name: str) -
     Args:
         labels: `(B, H, W)` integer ids of `from_table`.
         from_table: the table the ids are from.
-        to_table_name: the table wanted.
+        to_table_name: the table wanted. Ids that nobody has named (`classes.any_ids`) are those of any table.
 
     Returns:
         `(B, H, W)` int64; `UNLABELLED` where the other table has no such class.
@@ -186,7 +186,7 @@ def convert_labels(labels: Tensor, from_table: ClassTable, to_table_name: str) -
         SCPError: the two tables have no common classes.
     """
     _check_labels(labels)
-    if to_table_name == from_table.name:
+    if ANY in (to_table_name, from_table.name) or to_table_name == from_table.name:
         return labels.to(torch.int64)
     if to_table_name not in from_table.convert_to:
         possible = [from_table.name, *from_table.convert_to]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .classes import ClassTable, palette, palettes, tables
+from .classes import ANY, ClassTable, palette, palettes, tables
 from .errors import SCPError
 from .labels import convert_labels
 from .statistics import Statistics
@@ -24,7 +24,7 @@ def labels_for(statistics: Statistics, labels: Tensor, table: ClassTable) -> Ten
         SCPError: the labels are of another data set.
     """
     wanted = table_of(statistics)
-    if wanted == table.name:
+    if table.name in (wanted, ANY):
         return labels
     if wanted is not None:
         if wanted in table.convert_to:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from .checkpoint import Progress, load_checkpoint, remove_leftovers, save_checkpoint
-from .datasets import Dataset
+from .datasets import Dataset, Pair
 from .errors import SCPError
 from .loader import Batch, Loading, WorkersLostError, load_batches
 from .moments import Accumulator
@@ -71,9 +72,10 @@ class Plan:
         step = encoder.downscale
         if min(self.size) < step or any(side % step for side in self.size):
             lower = [max(side // step, 1) * step for side in self.size]
+            upper = [max(-(-side // step), 1) * step for side in self.size]
             raise SCPError(
                 f"The size {self.size[0]}x{self.size[1]} (height x width) is no multiple of {step}, the factor of this "
-                f"VAE. Use {lower[0]}x{lower[1]} or {lower[0] + step}x{lower[1] + step}."
+                f"VAE. Use {lower[0]}x{lower[1]} or {upper[0]}x{upper[1]}."
             )
         if self.batch_size < 1 or (self.limit is not None and self.limit < 1):
             raise SCPError(f"Batch size and limit must be at least 1; they are {self.batch_size} and {self.limit}.")
@@ -142,7 +144,7 @@ def reduce(
     if saving:
         remove_leftovers(saving.path)
     if saving and resume and saving.path.exists():
-        progress = load_checkpoint(saving.path, described)
+        progress = _resume(saving.path, dataset, plan, described, batches)
     elif saving:
         # Better to learn now than in an hour that nothing can be written there.
         save_checkpoint(saving.path, progress, described)
@@ -153,11 +155,12 @@ def reduce(
     with closing(stream), ThreadPoolExecutor(1) as adder:
         adding: Future[Progress] = _done(progress)
         try:
-            for batch in stream:
+            for indices, batch in zip(todo, stream, strict=False):
                 _refuse_problems(batch, plan)
-                encoded = encoder.encode(batch.photos) if len(batch.photos) else None
+                these = [dataset.pairs[i] for i in indices]
+                encoded = _encode(encoder, batch, these)
                 progress = adding.result()
-                adding = adder.submit(_add, progress, batch, encoded)
+                adding = adder.submit(_add, progress, batch, encoded, these)
                 saved.count(len(batch.labels))
                 stopping = stop is not None and stop()
                 if saving and (stopping or saved.due()):
@@ -166,18 +169,28 @@ def reduce(
                     report(_step(progress, batch, plan, pairs))
                 if stopping:
                     break
+            progress = adding.result()
         except BaseException as error:
-            # Whatever it is (a cancel inside the encoder, a lost worker, a bad photo): the batches done are done.
+            progress = _last_good(adding, progress)
             if saving:
-                save_checkpoint(saving.path, adding.result(), described)
+                _save_anyway(saving.path, progress, described)
             # What ends this process may end its workers as well, and them first.
             if not (isinstance(error, WorkersLostError) and stop is not None and stop()):
                 raise
-        progress = adding.result()
     if saving and share.world > 1:
         # What comes now is waiting for the others, who may fail.
         save_checkpoint(saving.path, progress, described)
     return progress
+
+
+def can_resume(path: Path, dataset: Dataset, encoder: PosteriorEncoder, plan: Plan) -> bool:
+    """Whether `reduce` would go on from this checkpoint; False where there is none."""
+    try:
+        described = describe_plan(dataset, encoder, plan)
+        _resume(path, dataset, plan, described, my_batches(plan, len(dataset.pairs), Share()))
+    except SCPError:
+        return False
+    return True
 
 
 def finished(progress: Progress, dataset: Dataset, plan: Plan, share: Share | None = None) -> bool:
@@ -191,6 +204,9 @@ def finish(progress: Progress, dataset: Dataset, encoder: PosteriorEncoder, plan
     Raises:
         SCPError: every pair was skipped.
     """
+    if progress.skipped and not progress.accumulator.images:
+        reasons = " ".join(why for _, why in progress.skipped[:3])
+        raise SCPError(f"Not one of the {len(progress.skipped)} pairs could be used. {reasons}")
     names = dataset.table.names if dataset.table else {}
     return progress.accumulator.statistics(
         dataset=dataset.name,
@@ -268,11 +284,76 @@ class _Clock:
         self._images, self._since = 0, time.monotonic()
 
 
-def _add(progress: Progress, batch: Batch, encoded: tuple[Tensor, Tensor] | None) -> Progress:
+def _resume(path: Path, dataset: Dataset, plan: Plan, described: dict[str, str], batches: list[list[int]]) -> Progress:
+    progress = load_checkpoint(path, described)
+    seen = ""
+    for batch in batches[: progress.batches]:
+        seen = _seen(seen, [dataset.pairs[i] for i in batch])
+    if seen != progress.seen:
+        raise SCPError(
+            f"The checkpoint {path} counts photos or label maps that were changed since. Remove it and start again."
+        )
+    if progress.skipped and plan.on_error == "stop":
+        raise SCPError(
+            f"The checkpoint {path} has left out {len(progress.skipped)} pairs, the first because: "
+            f"{progress.skipped[0][1]} Go on with on_error 'skip', or remove it and start again."
+        )
+    return progress
+
+
+def _seen(before: str, pairs: Sequence[Pair]) -> str:
+    """A digest of which files have been counted, in order: names, sizes, times of change."""
+    facts = [before, *(f"{pair.name} {_stamp(pair.photo)} {_stamp(pair.label)}" for pair in pairs)]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return status.st_size, status.st_mtime_ns
+
+
+def _encode(encoder: PosteriorEncoder, batch: Batch, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor] | None:
+    if not len(batch.photos):
+        return None
+    try:
+        return encoder.encode(batch.photos)
+    except SCPError as error:
+        raise SCPError(f"{error} (While encoding {_names(pairs)}.)") from error
+
+
+def _add(progress: Progress, batch: Batch, encoded: tuple[Tensor, Tensor] | None, pairs: Sequence[Pair]) -> Progress:
     if encoded is not None:
         mean, variance = encoded
-        progress.accumulator.add(mean, batch.labels, variance)
-    return progress._replace(batches=progress.batches + 1, skipped=progress.skipped + batch.problems)
+        try:
+            progress.accumulator.add(mean, batch.labels, variance)
+        except SCPError as error:
+            raise SCPError(f"{error} (While adding {_names(pairs)}.)") from error
+    return progress._replace(
+        batches=progress.batches + 1, skipped=progress.skipped + batch.problems, seen=_seen(progress.seen, pairs)
+    )
+
+
+def _names(pairs: Sequence[Pair]) -> str:
+    return ", ".join(pair.name for pair in pairs)
+
+
+def _last_good(adding: Future[Progress], before: Progress) -> Progress:
+    try:
+        return adding.result()
+    except Exception:  # adding failed, and added nothing; it is reported where it is raised
+        return before
+
+
+def _save_anyway(path: Path, progress: Progress, described: dict[str, str]) -> None:
+    # Whatever ends the run (a cancel inside the encoder, a lost worker, a bad photo), the batches done are done; and
+    # that they could not be saved must not hide why it ended.
+    try:
+        save_checkpoint(path, progress, described)
+    except SCPError as error:
+        logging.getLogger("scp-diff").warning("%s", error)
 
 
 def _refuse_problems(batch: Batch, plan: Plan) -> None:

@@ -43,8 +43,8 @@ class Encoder:
         channels: latent channels C.
         downscale: image pixels per latent cell along one side.
         name: the file or folder, and `sha256:` with 12 digits of `digest`.
-        digest: sha256 of the encoder's tensors (names, shapes, float32 values). It is the same for the same weights in
-            a bare file, in a full checkpoint and in a diffusers folder.
+        digest: sha256 of the encoder's tensors (names, shapes, values in bfloat16). It is the same for the same weights
+            in a bare file, in a full checkpoint and in a diffusers folder, in float32 and in bfloat16.
         device, dtype: where and in which precision it computes.
     """
 
@@ -150,12 +150,9 @@ def digest_of(weights: Mapping[str, Tensor], name: str = "the VAE") -> str:
         SCPError: there is no encoder among them.
     """
     layout = find_layout(_Memory(name, {key: tuple(tensor.shape) for key, tensor in weights.items()}))
-    own = {
-        new: weights[old].detach().to("cpu", torch.float32).reshape(layout.shapes[new])
-        for new, old in layout.keys.items()
-    }
+    own = {new: weights[old].reshape(layout.shapes[new]) for new, old in layout.keys.items()}
     if layout.tiny:
-        own["scale"] = torch.stack([own.pop("vae_scale"), own.pop("vae_shift")])
+        own["scale"] = torch.stack([own.pop("vae_scale"), own.pop("vae_shift")]).flatten()
     return _digest(own)
 
 
@@ -326,7 +323,8 @@ def _digest(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(f"{name} {tuple(weights[name].shape)}\n".encode())
-        digest.update(weights[name].numpy())
+        # In bfloat16, as ComfyUI holds a VAE on most GPUs: the same model must have the same name there and here.
+        digest.update(weights[name].detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy())
     return digest.hexdigest()
 
 

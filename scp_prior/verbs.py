@@ -30,3 +30,10 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1; came {text!r}")
     return int(text)
+
+
+def workers(text: str) -> int:
+    """A number of worker processes, as an argparse type: 0 to 61, which is as many as Windows can wait for."""
+    if not text.isdigit() or int(text) > 61:
+        raise argparse.ArgumentTypeError(f"expected a number of processes from 0 to 61; came {text!r}")
+    return int(text)

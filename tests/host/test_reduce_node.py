@@ -153,6 +153,8 @@ def test_a_cancel_takes_effect_at_once_and_keeps_what_was_done(server, base, pho
         ({"images_folder": "/etc"}, "is not a folder in"),
         ({"name": "../escape"}, "cannot be a file's name"),
         ({"name": ""}, "cannot be a file's name"),
+        ({"name": "nul.x"}, "cannot be a file's name"),
+        ({"name": "é" * 80}, "cannot be a file's name"),
         ({"palette": "rainbow"}, "Choose one of"),
     ],
 )
@@ -164,15 +166,33 @@ def test_nothing_leaves_its_folder(server, photos, changes, words):
 
 def test_merge_and_save(server, base, photos):
     server.run(graph("one"))
+    server.run(graph("many", "streets/many"))
     prompt = {
         "1": {"class_type": "SCPLoadStatistics", "inputs": {"statistics": "one.safetensors"}},
-        "2": {"class_type": "SCPMergeStatistics", "inputs": {"statistics_a": ["1", 0], "statistics_b": ["1", 0]}},
-        "3": {
+        "2": {"class_type": "SCPLoadStatistics", "inputs": {"statistics": "many.safetensors"}},
+        "3": {"class_type": "SCPMergeStatistics", "inputs": {"statistics_a": ["1", 0], "statistics_b": ["2", 0]}},
+        "4": {
             "class_type": "SCPSaveStatistics",
-            "inputs": {"statistics": ["2", 0], "name": "twice", "overwrite": False},
+            "inputs": {"statistics": ["3", 0], "name": "both", "overwrite": False},
         },
     }
     server.run(prompt)
-    twice = load_statistics(base / "models" / "scp_statistics" / "twice.safetensors")
-    assert twice.metadata["images"] == str(2 * PAIRS)
-    assert palette(twice.metadata["palette"]).table.name == "cityscapes"
+    both = load_statistics(base / "models" / "scp_statistics" / "both.safetensors")
+    assert both.metadata["images"] == str(PAIRS + MANY)
+    assert palette(both.metadata["palette"]).table.name == "cityscapes"
+
+
+def test_another_folder_of_the_same_names_is_not_taken_for_the_first(server, base, photos):
+    """Cancelled on one folder, run on another: nothing of the first may be in the file."""
+    other = photos / "other"
+    for kind in ("photos", "maps"):
+        (other / kind).mkdir(parents=True)
+    for i in range(MANY):
+        Image.new("RGB", (256, 128), (9, 9, 9)).save(other / "photos" / f"{i:04}.png")
+        Image.new("L", (256, 128), 7).save(other / "maps" / f"{i:04}.png")
+    stopped = watch(server, graph("mixed", "streets/many", batch_size=1), cancel_after=3)
+    assert stopped["ended"] == "execution_interrupted"
+    server.run(graph("mixed", "streets/other", batch_size=1))
+    made = load_statistics(base / "models" / "scp_statistics" / "mixed.safetensors")
+    assert made.class_ids.tolist() == [7]
+    assert made.metadata["images"] == str(MANY)
