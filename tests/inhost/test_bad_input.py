@@ -143,6 +143,18 @@ class TestPrior:
         with pytest.raises(host.library.SCPError, match="0 is 'road' in the label map and 'grass' in the statistics"):
             prior(host, load("own.safetensors"), read(host, street()))
 
+    def test_ids_of_ones_own_classes_go_with_any_statistics(self, host, load):
+        labels = read(host, street(), "ids")
+        assert torch.equal(labels.labels, street().long())
+        own = prior(host, load("own.safetensors"), labels)[0]["samples"]
+        assert torch.isfinite(own).all()
+        named = prior(host, load("good.safetensors"), read(host, street()))[0]["samples"]
+        assert torch.equal(prior(host, load("good.safetensors"), labels)[0]["samples"], named)
+        hint = host.run(host.nodes["SCPHintFromLabels"], labels=labels, palette="cityscapes")[0]
+        assert torch.equal((hint * 255).round().long()[0, 0, 0], torch.tensor([128, 64, 128]))
+        with pytest.raises(host.library.SCPError, match="No released ControlNet.*Choose the palette"):
+            host.run(host.nodes["SCPHintFromLabels"], labels=labels, palette="auto")
+
     def test_the_34_ids_are_turned_into_train_ids(self, host, load):
         statistics = load("good.safetensors")
         of_train_ids = prior(host, statistics, read(host, street()))[0]["samples"]
