@@ -121,7 +121,7 @@ def test_nothing_readable_anywhere(ranks, out, tmp_path):
         path.write_bytes(b"")
     children = ranks(arguments(root, out, "--batch-size", 1, "--workers", 0, "--on-error", "skip", "--timeout", 30))
     assert [child.rest()[0] for child in children] == [1, 1]
-    assert "error: No image" in log(out, 0)
+    assert "error: Not one of the 4 pairs" in log(out, 0)
     assert not out.exists()
     assert all("Traceback" not in log(out, rank) for rank in range(2))
 
