@@ -346,7 +346,7 @@ _LOWER = 720
 
 def _segmentation(graph: Graph, example: Example) -> int:
     picture = graph.add("LoadImage", (_A, 0, 280, 320), [example.picture, "image"])
-    labels = graph.add("SCPLabelsFromImage", (_B, 0, 400, 520), [example.palette, 24, 0.5])
+    labels = graph.add("SCPLabelsFromImage", (_B, 0, 400, 575), [example.palette, 24, 0.5])
     nodes, source = [picture, labels], picture
     if any(example.size):
         # Apply ControlNet cuts a picture of another shape and the prior stretches it: fitted first, they stay together.
