@@ -166,7 +166,7 @@ class _Fit(NamedTuple):
     @classmethod
     def of(cls, image: torch.Tensor, palette: str, tolerance: float) -> _Fit:
         scores = lib.palette_scores(image, tolerance)
-        # Ids of one's own classes fit every grey picture; only a colour picture can be better read otherwise.
+        # What ids nobody has named should look like, nobody knows: no other palette can be said to fit better.
         own = dict(scores)[palette] if palette != ANY else 1.0
         top = scores[0][1]
         # Id maps of small ids fit several tables, and palettes share colours: all that fit alike are named.

@@ -84,7 +84,8 @@ def _sums_of(statistics: Statistics) -> Accumulator:
     for part in ("joint", "class"):
         if not getattr(statistics, "has_joint" if part == "joint" else "has_categorical"):
             raise SCPError(f"{statistics.name} holds no {part} statistics, so it cannot be merged.")
-    tensors = {key: tensor.double() for key, tensor in statistics.tensors().items()}
+    stored = statistics.tensors()
+    tensors = {key: tensor.double() for key, tensor in stored.items()}
     images = statistics.metadata.get("images", "")
     if not images.isdigit():
         raise SCPError(f"{statistics.name} does not say how many images it was made from, so it cannot be merged.")
@@ -95,7 +96,7 @@ def _sums_of(statistics: Statistics) -> Accumulator:
         {
             "class_ids": statistics.class_ids,
             "images": torch.tensor([int(images)]),
-            "count": statistics.tensors()["joint.count"].to(torch.int32),
+            "count": stored["joint.count"].to(torch.int32),
             "sums": sums,
             "products": _products(tensors),
         }
