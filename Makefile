@@ -6,7 +6,7 @@ PORT ?= 8188
 export SEG PALETTE METHOD PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo comfy test test-fast bench clean env host
+.PHONY: help demo demo-train comfy test test-fast bench clean env host tools
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,10 +18,13 @@ demo: host ## run the graph in the real ComfyUI, pictures in demo-output/ (SEG=m
 	[ -z "$$METHOD" ] || set -- "$$@" --method "$$METHOD"; \
 	$(VENV_PYTHON) scripts/demo.py "$$@"
 
+demo-train: host ## train the demo's model from nothing: 2 to 3 hours on 2 cores; interrupt it and go on when you like
+	@$(VENV_PYTHON) demo/train.py
+
 comfy: host ## the same set in the browser (PORT=8188)
 	@$(VENV_PYTHON) scripts/serve.py --port "$$PORT"
 
-test: host ## everything: ruff, unit tests, kills and torchrun, tests in the real ComfyUI
+test: host tools ## everything: ruff, unit tests, kills and torchrun, tests in the real ComfyUI
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m pytest -q -c tests/pytest.ini tests/unit
@@ -45,3 +48,6 @@ env:
 
 host: env
 	@$(VENV_PYTHON) scripts/setup_host.py >/dev/null
+
+tools: env
+	@$(VENV_PYTHON) scripts/setup_tools.py

@@ -3,6 +3,8 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import folders
+from .convert import SCPConvertCheckpoint
+from .convert_statistics import SCPConvertStatistics
 from .labels import SCPHintFromLabels, SCPLabelsFromImage
 from .prior import SCPPriorLatent
 from .reduce import SCPMergeStatistics, SCPReduceStatistics, SCPSaveStatistics
@@ -27,6 +29,8 @@ class SCPDiffExtension(ComfyExtension):
             SCPReduceStatistics,
             SCPMergeStatistics,
             SCPSaveStatistics,
+            SCPConvertStatistics,
+            SCPConvertCheckpoint,
         ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ..scp_prior.dropped import dataset_of, dropped_series
 from ..scp_prior.errors import SCPError
 
 FOLDER = "scp_statistics"
@@ -39,12 +40,37 @@ def statistics_path(name: str) -> str:
     return folder_paths.get_full_path_or_raise(FOLDER, name)
 
 
+def statistics_folders() -> str:
+    """The folders they may lie in, for a message."""
+    return " or ".join(folder_paths.get_folder_paths(FOLDER))
+
+
 def _missing(name: str) -> str:
-    folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
+    folders = statistics_folders()
     files = statistics_files()
     if not files:
-        return f"There is no statistics file yet. Put one ({EXTENSION}) into {folders}, then press R to refresh."
-    return f"'{name}' is not in {folders}. Choose one of: {', '.join(files)}."
+        return unconverted_hint() or (
+            f"There is no statistics file yet. Put one ({EXTENSION}) into {folders}, then press R to refresh."
+        )
+    return f"'{name}' is not in {folders}. Choose one of: {', '.join(files)}. {unconverted_hint()}".rstrip()
+
+
+def released_series() -> dict[str, tuple[Path, list[Path]]]:
+    """Released .npy files dropped into the folder: {name in the combo: (model folder, its files)}."""
+    found: dict[str, tuple[Path, list[Path]]] = {}
+    for root in map(Path, folder_paths.get_folder_paths(FOLDER)):
+        for series, files in dropped_series(root).items():
+            found.setdefault(series, (root, files))
+    return found
+
+
+def unconverted_hint() -> str:
+    """What to do about .npy files in the folder that no statistics file was made of; empty where there are none."""
+    done = {Path(name).stem for name in statistics_files()}
+    left = [series for series in released_series() if dataset_of(series) not in done]
+    if not left:
+        return ""
+    return f"Found as .npy: {', '.join(left)}. Run the node SCP Convert Statistics once, then press R to refresh."
 
 
 def new_statistics_path(name: str) -> Path:

@@ -31,7 +31,7 @@ class SCPLoadStatistics(io.ComfyNode):
                     "statistics",
                     options=folders.statistics_files(),
                     tooltip="A statistics file (.safetensors) in models/scp_statistics. Use the one that belongs to "
-                    "your ControlNet: cityscapes, ade20k or coco-stuff.",
+                    f"your ControlNet: cityscapes, ade20k or coco-stuff. {folders.unconverted_hint()}".rstrip(),
                 )
             ],
             outputs=[

@@ -61,7 +61,8 @@ def _run(command: list[str]) -> tuple[bool, str]:
     return done.returncode == 0, done.stdout
 
 
-def _pip(python: Path, *arguments: str) -> tuple[bool, str]:
+def pip_install(python: Path, *arguments: str) -> tuple[bool, str]:
+    """Run `pip install` in an environment; return whether it worked, and its output."""
     return _run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *arguments])
 
 
@@ -70,7 +71,8 @@ def _torch_pin() -> str:
     return next(line for line in lines if line.startswith("torch=="))
 
 
-def _create(venv: Path) -> None:
+def create(venv: Path) -> None:
+    """Make an empty virtual environment of the running Python. Raises HarnessError where that fails."""
     ok, output = _run([sys.executable, "-m", "venv", str(venv)])
     if not ok:
         raise HarnessError(
@@ -80,17 +82,17 @@ def _create(venv: Path) -> None:
 
 def _install(python: Path) -> None:
     pin = _torch_pin()
-    ok, output = _pip(python, pin)
+    ok, output = pip_install(python, pin)
     if not ok:
         print(f"{pin} is not to be had here; taking the torch that pip offers.", flush=True)
-        ok, output = _pip(python, "torch")
+        ok, output = pip_install(python, "torch")
     if not ok:
         raise HarnessError(f"pip could not install torch.\n{output}")
     # torch is settled by now, and its pin must not undo the fallback.
     wanted = [line for path in REQUIREMENTS for line in path.read_text(encoding="utf-8").splitlines()]
     rest = [line for line in wanted if line and not line.startswith(("#", "torch=="))]
     chosen = [line.replace(" ", "") for line in rest]
-    ok, output = _pip(python, *chosen)
+    ok, output = pip_install(python, *chosen)
     if not ok:
         raise HarnessError(f"pip could not install the requirements.\n{output}")
 
@@ -109,7 +111,7 @@ def setup_env(venv: Path = VENV, *, quiet: bool = False) -> Path:
     if not python.exists():
         if not quiet:
             print(f"Making the environment {venv} (about 1.5 GB) ...", flush=True)
-        _create(venv)
+        create(venv)
     if unmet(python):
         _install(python)
         left = [line for line in unmet(python) if not line.startswith("torch is ")]

@@ -99,6 +99,8 @@ def unpack(wheel: Path, target: Path) -> None:
 def _link_pack(pack: Path) -> None:
     if pack.is_symlink() and pack.resolve() == ROOT:
         return
+    if not pack.is_symlink() and (pack / ".tracking").is_file():
+        return  # installed there from the registry's archive: that copy is what is wanted
     if pack.is_symlink() or pack.is_file():
         pack.unlink()
     if not pack.exists():

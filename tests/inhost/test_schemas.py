@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,10 @@ CONTRACT = {
     "SCPLabelsFromImage": (["image", "palette", "tolerance", "max_unmatched"], ["labels", "unmatched"]),
     "SCPHintFromLabels": (["labels", "palette"], ["hint"]),
     "SCPPriorLatent": (
-        ["statistics", "labels", "method", "seed", "strength", "batch_size", "width", "height", "model"],
+        [
+            *("statistics", "labels", "method", "seed", "strength", "batch_size", "width", "height", "model"),
+            *("scene_variation", "shrinkage"),
+        ],
         ["latent", "preview"],
     ),
     "SCPDenoiseStart": (
@@ -28,6 +32,8 @@ CONTRACT = {
     ),
     "SCPMergeStatistics": (["statistics_a", "statistics_b"], ["statistics"]),
     "SCPSaveStatistics": (["statistics", "name", "overwrite"], ["statistics"]),
+    "SCPConvertStatistics": (["files", "dataset", "overwrite"], ["statistics"]),
+    "SCPConvertCheckpoint": (["checkpoint", "dtype"], []),
 }
 
 
@@ -61,12 +67,47 @@ def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(schemas):
             assert (getattr(port, "display_name", None) or port.id) in page, f"{name}.{port.id}"
 
 
-def test_the_managers_rule_finds_every_node():
-    """It reads the source: a class that derives directly from io.ComfyNode, its node_id a literal in io.Schema(...)."""
-    found = set()
-    for path in (PACK / "nodes").glob("*.py"):
-        for item in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(item, ast.ClassDef) and "io.ComfyNode" in map(ast.unparse, item.bases):
-                calls = [c for c in ast.walk(item) if isinstance(c, ast.Call) and ast.unparse(c.func) == "io.Schema"]
-                found |= {k.value.value for c in calls for k in c.keywords if k.arg == "node_id"}
-    assert found == set(CONTRACT)
+def sources() -> list[Path]:
+    """Every Python file of the repository: the Manager's scanner looks at all of a clone, tests included."""
+    return [
+        path for path in PACK.rglob("*.py") if not any(part.startswith(".") for part in path.relative_to(PACK).parts)
+    ]
+
+
+def is_named(node: ast.expr, name: str) -> bool:
+    return (isinstance(node, ast.Name) and node.id == name) or (isinstance(node, ast.Attribute) and node.attr == name)
+
+
+def literal_id(item: ast.ClassDef) -> str | None:
+    schemas = [
+        call
+        for method in item.body
+        if isinstance(method, ast.FunctionDef) and method.name == "define_schema"
+        for call in ast.walk(method)
+        if isinstance(call, ast.Call) and is_named(call.func, "Schema")
+    ]
+    ids = [
+        k.value.value for c in schemas for k in c.keywords if k.arg == "node_id" and isinstance(k.value, ast.Constant)
+    ]
+    return ids[0] if ids else None
+
+
+def test_the_managers_rule_finds_every_node_and_nothing_that_could_be_taken_for_one():
+    """scanner.py of ComfyUI-Manager: a class derived from ComfyNode; its id a literal in the Schema of define_schema.
+
+    Without a literal it would take the class's name for the id. A node of the demonstration is in no saved graph of a
+    user's, so it may be found as well.
+    """
+    found = [
+        literal_id(item) or item.name
+        for path in sources()
+        for item in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(item, ast.ClassDef) and any(is_named(base, "ComfyNode") for base in item.bases)
+    ]
+    assert sorted(name for name in found if not name.startswith("SCPDemo")) == sorted(CONTRACT)
+
+
+def test_nothing_looks_like_the_older_way_to_declare_nodes():
+    """The same scanner collects by regular expression whatever is assigned to, or put into, ..._CLASS_MAPPINGS."""
+    declares = re.compile(r"""_CLASS_MAPPINGS\s*(?::\s*\w+\s*)?=\s*{|^[^=\n]*_CLASS_MAPPINGS\[["']""", re.MULTILINE)
+    assert [path.name for path in sources() if declares.search(path.read_text(encoding="utf-8"))] == []

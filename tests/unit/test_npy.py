@@ -10,6 +10,7 @@ import pickle
 import struct
 import time
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -567,3 +568,45 @@ def test_reading_imports_nothing_and_changes_nothing(read):
     with pytest.raises(SCPError, match=r"antigravity\.fly"):
         read(npy_bytes(around(b"cantigravity\nfly\n")))
     assert set(sys.modules) == before
+
+
+def zip_bomb(path: Path) -> None:
+    """100 MB of zeros as an .npz, 100 KB, with another ending."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("mean.npy", "w") as member:
+        for _ in range(100):
+            member.write(bytes(1 << 20))
+
+
+def terabytes(path: Path, header: str) -> None:
+    path.write_bytes(npy_bytes(b"", header=header))
+
+
+def sparse(path: Path) -> None:
+    path.write_bytes(saved(SMALL))
+    os.truncate(path, 100 << 30)
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (zip_bomb, "zip"),
+        (
+            lambda path: terabytes(path, "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"),
+            "dtype",
+        ),
+        (lambda path: terabytes(path, "{'descr': '|O', 'fortran_order': False, 'shape': (1000000000000,), }"), "shape"),
+        (sparse, "Check that this is the right file"),
+    ],
+    ids=["zip bomb", "numbers of terabytes", "objects of terabytes", "100 GB of nothing"],
+)
+def test_files_that_promise_more_than_they_are_cost_nothing(tmp_path, make, found):
+    path = tmp_path / "x_spatial_mean_std.npy"
+    make(path)
+    size = min(path.stat().st_size, 1 << 20)
+    tracemalloc.start()
+    with pytest.raises(SCPError, match=found) as error:
+        read_object_npy(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * size + 100_000
+    assert "\n" not in str(error.value)
