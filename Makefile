@@ -6,7 +6,7 @@ PORT ?= 8188
 export SEG PALETTE METHOD PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-train comfy test test-fast bench clean env host tools
+.PHONY: help demo demo-train comfy test test-fast bench bench-convert clean env host tools
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ test-fast: env ## unit tests only
 bench: host ## ours against the authors' algorithm
 	$(VENV_PYTHON) benchmarks/prior.py
 	$(VENV_PYTHON) benchmarks/reduce.py
+
+bench-convert: host ## memory and time of converting a 13.8 GB checkpoint; needs 25 GB of disk, takes minutes
+	$(VENV_PYTHON) benchmarks/convert.py
 
 clean: ## remove everything the commands made, except the environment and ComfyUI
 	rm -rf .host/base .host/stand-ins .host/pycache demo-output .pytest_cache .ruff_cache .hypothesis

@@ -1,11 +1,8 @@
 """Read the authors' pickled .npy statistics without running anything that stands in them.
 
-A pickle is a program for a small stack machine, and the standard library's machine imports and calls whatever the
-program names. This module is a machine of its own that cannot: it knows the few opcodes which `numpy.save` writes for a
-dictionary of arrays, and a name in the file is looked up in a table of constants, never imported. An allow-list on
-`pickle.Unpickler` would be shorter, but would leave the real machine running (object construction, attribute setting,
-memo growth, `numpy.dtype` and `ndarray.__setstate__` fed by the file). Here an array is dtype text, shape and bytes,
-all three checked, and then a read-only view of the file's own bytes.
+The machine knows the few opcodes which `numpy.save` writes for a dictionary of arrays. An array is dtype text, shape
+and bytes, all three checked, and then a read-only view of the file's own bytes; `numpy.dtype` and
+`ndarray.__setstate__` are never fed by the file.
 """
 
 from __future__ import annotations
@@ -14,14 +11,14 @@ import enum
 import math
 import os
 import re
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
 from .errors import SCPError
+from .pickle_machine import PLAIN_STEPS, PickleMachine, shown
 
 MAX_FILE_BYTES = 512 << 20  # the largest released file has 75 MB
 MAX_OPCODES = 100_000  # 256 classes take about 15 000
@@ -39,18 +36,6 @@ _MAGIC = b"\x93NUMPY"
 _HEADER = re.compile(r"\{'descr': '([^']{1,32})', 'fortran_order': (?:True|False), 'shape': \(([0-9, ]*)\), ?\} *\n?")
 _NUMBERS = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"})
 _OBJECTS = frozenset({"O", "O4", "O8"})
-_REFUSED = {
-    b"o": "OBJ",
-    b"\x81": "NEWOBJ",
-    b"\x92": "NEWOBJ_EX",
-    b"\x82": "EXT1",
-    b"\x83": "EXT2",
-    b"\x84": "EXT4",
-    b"P": "PERSID",
-    b"Q": "BINPERSID",
-    b"\x97": "NEXT_BUFFER",
-    b"\x98": "READONLY_BUFFER",
-}
 
 
 class _Global(enum.Enum):
@@ -160,15 +145,13 @@ def _skip_header(data: bytes, name: str) -> int:
     header = data[start : start + length].decode("latin-1")
     match = _HEADER.fullmatch(header)
     if match is None or match[1] != "|O":
-        what = f"an array of dtype {_shown(match[1])}" if match else f"an array with the header {_shown(header)}"
+        what = f"an array of dtype {shown(match[1])}" if match else f"an array with the header {shown(header)}"
         raise SCPError(
             f"{name} holds {what}; expected a pickled dictionary of mean and std, as in the released "
             "..._mean_std.npy files."
         )
     if match[2]:
-        raise SCPError(
-            f"{name} holds an object array of shape ({_shown(match[2])}); expected one dictionary, shape ()."
-        )
+        raise SCPError(f"{name} holds an object array of shape ({shown(match[2])}); expected one dictionary, shape ().")
     return start + length
 
 
@@ -182,142 +165,17 @@ def _kind(data: bytes) -> str:
     return "it is empty" if not data else "it begins otherwise"
 
 
-class _Machine:
-    """A stack machine for the opcodes that `numpy.save` writes, whose values are data only."""
+class _Machine(PickleMachine):
+    """A stack machine for the opcodes that `numpy.save` writes; `run()` gives the tree."""
+
+    max_opcodes, max_stack, max_marks, max_text = MAX_OPCODES, MAX_STACK, MAX_MARKS, MAX_TEXT
+    steps: ClassVar[Mapping[bytes, Callable[[_Machine], None]]]
 
     def __init__(self, data: memoryview, name: str):
-        self._data = data
-        self._name = name
-        self._at = 0
-        self._stack: list[object] = []
-        self._marks: list[int] = []
-        self._memo: dict[int, object] = {}
+        super().__init__(data, name)
         self._placed = 0
 
-    def run(self) -> Tree:
-        """Read the program to its end and return the tree it describes."""
-        if self._take(1) != b"\x80":
-            raise self._damaged("the pickle in it has no protocol 2 to 5")
-        protocol = self._take(1)[0]
-        if not 2 <= protocol <= 5:
-            raise self._damaged(f"pickle protocol {protocol}; expected 2 to 5")
-        for _ in range(MAX_OPCODES):
-            opcode = bytes(self._take(1))
-            if opcode == b".":
-                return self._finish()
-            step = _STEPS.get(opcode)
-            if step is None:
-                raise self._unknown(opcode)
-            step(self)
-            if len(self._stack) > MAX_STACK or len(self._marks) > MAX_MARKS:
-                raise self._damaged("it nests or piles up more than any statistics file does")
-        raise self._damaged(f"more than {MAX_OPCODES} pickle instructions")
-
-    # Reading
-
-    def _take(self, size: int) -> memoryview:
-        end = self._at + size
-        if end > len(self._data):
-            raise self._damaged(f"{size} bytes announced where {len(self._data) - self._at} are left")
-        taken = self._data[self._at : end]
-        self._at = end
-        return taken
-
-    def _number(self, form: str) -> int:
-        return struct.unpack(form, self._take(struct.calcsize(form)))[0]
-
-    def _decode(self, data: memoryview, encoding: str) -> str:
-        if len(data) > MAX_TEXT:
-            raise self._damaged(f"a text of {len(data)} bytes")
-        try:
-            return bytes(data).decode(encoding)
-        except UnicodeDecodeError as error:
-            raise self._damaged("a text that is no UTF-8") from error
-
-    def _line(self) -> str:
-        window = bytes(self._data[self._at : self._at + MAX_TEXT])
-        length = window.find(b"\n")
-        if length < 0:
-            raise self._damaged("a name without an end")
-        self._at += length + 1
-        return self._decode(memoryview(window[:length]), "utf-8")
-
-    # Stack and memo
-
-    def _push(self, value: object) -> None:
-        self._stack.append(value)
-
-    def _pop(self) -> object:
-        floor = self._marks[-1] if self._marks else 0
-        if len(self._stack) <= floor:
-            raise self._damaged("an instruction without its operands")
-        return self._stack.pop()
-
-    def _top(self) -> object:
-        value = self._pop()
-        self._stack.append(value)
-        return value
-
-    def _pop_tuple(self, size: int) -> tuple[object, ...]:
-        return tuple(reversed([self._pop() for _ in range(size)]))
-
-    def _pop_to_mark(self) -> list[object]:
-        if not self._marks:
-            raise self._damaged("an instruction without its mark")
-        start = self._marks.pop()
-        values = self._stack[start:]
-        del self._stack[start:]
-        return values
-
-    def mark(self) -> None:
-        self._marks.append(len(self._stack))
-
-    def put(self, index: int) -> None:
-        self._memo[index] = self._top()
-
-    def memoize(self) -> None:
-        self.put(len(self._memo))
-
-    def get(self, index: int) -> None:
-        if index not in self._memo:
-            raise self._damaged("a reference to nothing")
-        self._push(self._memo[index])
-
-    # Plain values
-
-    def frame(self) -> None:
-        size = self._number("<Q")
-        if size > len(self._data) - self._at:
-            raise self._damaged(f"a frame of {size} bytes where {len(self._data) - self._at} are left")
-
-    def push(self, value: object) -> None:
-        self._push(value)
-
-    def number(self, form: str) -> None:
-        self._push(self._number(form))
-
-    def long(self) -> None:
-        size = self._take(1)[0]
-        if size > 8:
-            raise self._damaged(f"an integer of {size} bytes")
-        self._push(int.from_bytes(self._take(size), "little", signed=True))
-
-    def text(self, form: str) -> None:
-        self._push(self._decode(self._take(self._number(form)), "utf-8"))
-
-    def raw(self, form: str) -> None:
-        size = self._number(form)
-        if size < 0:
-            raise self._damaged("bytes of negative length")
-        self._push(self._take(size))
-
     # Containers
-
-    def tuple_of(self, size: int) -> None:
-        self._push(self._pop_tuple(size))
-
-    def tuple_to_mark(self) -> None:
-        self._push(tuple(self._pop_to_mark()))
 
     def empty_list(self) -> None:
         self._push([])
@@ -349,7 +207,7 @@ class _Machine:
             if type(key) not in (int, str):
                 raise self._damaged(f"a dictionary key that is {_what(key)}; expected an integer or a text")
             if key in target.items:
-                raise self._damaged(f"the dictionary key {_shown(str(key))} twice")
+                raise self._damaged(f"the dictionary key {shown(str(key))} twice")
             target.items[key] = self._place(value)
 
     def set_one(self) -> None:
@@ -377,18 +235,6 @@ class _Machine:
 
     # Names and what is built from them
 
-    def global_line(self) -> None:
-        self._name_global(self._line(), self._line())
-
-    def global_stack(self) -> None:
-        module, name = self._pop_tuple(2)
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise self._damaged("a global whose name is not a text")
-        self._name_global(module, name)
-
-    def instance(self) -> None:
-        raise self._forbidden(f"{self._line()}.{self._line()}")
-
     def _name_global(self, module: str, name: str) -> None:
         # A dotted name would be an attribute chain; the table has none, and joined it must not read like an entry.
         symbol = None if "." in name else _GLOBALS.get(f"{module}.{name}")
@@ -413,7 +259,7 @@ class _Machine:
             raise self._damaged("a dtype that is not described as numpy does")
         code = self._as_text(args[0])
         if code not in _NUMBERS and code not in _OBJECTS:
-            raise self._damaged(f"the dtype {_shown(code)}; expected float16, 32, 64 or integers")
+            raise self._damaged(f"the dtype {shown(code)}; expected float16, 32, 64 or integers")
         return _DType(code)
 
     def new_scalar(self, args: tuple[object, ...]) -> int | float:
@@ -438,7 +284,7 @@ class _Machine:
             raise self._damaged(f"a structured or unusual dtype {target.code}; expected plain numbers")
         order = self._as_text(state[1])
         if order not in ("<", ">", "|") or (order == "|") != (target.code in _OBJECTS or target.code in ("i1", "u1")):
-            raise self._damaged(f"the byte order {_shown(order)} for {target.code}")
+            raise self._damaged(f"the byte order {shown(order)} for {target.code}")
         target.order = order
 
     def _build_array(self, state: object) -> np.ndarray | _Root:
@@ -509,14 +355,9 @@ class _Machine:
 
     def _forbidden(self, name: str) -> SCPError:
         return SCPError(
-            f"{self._name} asks for {_shown(name)}; released statistics use numpy arrays only. Nothing of it was run. "
+            f"{self._name} asks for {shown(name)}; released statistics use numpy arrays only. Nothing of it was run. "
             "Do not use this file: get the original from the SCP-Diff release."
         )
-
-    def _unknown(self, opcode: bytes) -> SCPError:
-        if opcode in _REFUSED:
-            return self._forbidden(f"a Python object (pickle instruction {_REFUSED[opcode]})")
-        return self._damaged(f"the pickle instruction 0x{opcode[0]:02x}, which statistics do not use")
 
 
 _CALLS: dict[_Global, Callable[[_Machine, tuple[object, ...]], object]] = {
@@ -525,43 +366,14 @@ _CALLS: dict[_Global, Callable[[_Machine, tuple[object, ...]], object]] = {
     _Global.SCALAR: _Machine.new_scalar,
 }
 
-_STEPS: dict[bytes, Callable[[_Machine], None]] = {
-    b"\x95": _Machine.frame,
-    b"(": _Machine.mark,
-    b"\x94": _Machine.memoize,
-    b"q": lambda machine: machine.put(machine._number("<B")),
-    b"r": lambda machine: machine.put(machine._number("<I")),
-    b"h": lambda machine: machine.get(machine._number("<B")),
-    b"j": lambda machine: machine.get(machine._number("<I")),
-    b"N": lambda machine: machine.push(None),
-    b"\x88": lambda machine: machine.push(True),
-    b"\x89": lambda machine: machine.push(False),
-    b"K": lambda machine: machine.number("<B"),
-    b"M": lambda machine: machine.number("<H"),
-    b"J": lambda machine: machine.number("<i"),
-    b"G": lambda machine: machine.number(">d"),
-    b"\x8a": _Machine.long,
-    b"\x8c": lambda machine: machine.text("<B"),
-    b"X": lambda machine: machine.text("<I"),
-    b"C": lambda machine: machine.raw("<B"),
-    b"B": lambda machine: machine.raw("<I"),
-    b"\x8e": lambda machine: machine.raw("<Q"),
-    b"U": lambda machine: machine.raw("<B"),
-    b"T": lambda machine: machine.raw("<i"),
-    b")": lambda machine: machine.push(()),
-    b"\x85": lambda machine: machine.tuple_of(1),
-    b"\x86": lambda machine: machine.tuple_of(2),
-    b"\x87": lambda machine: machine.tuple_of(3),
-    b"t": _Machine.tuple_to_mark,
+_Machine.steps = {
+    **PLAIN_STEPS,
     b"]": _Machine.empty_list,
     b"a": _Machine.append_one,
     b"e": _Machine.append_to_mark,
     b"}": _Machine.empty_dict,
     b"s": _Machine.set_one,
     b"u": _Machine.set_to_mark,
-    b"c": _Machine.global_line,
-    b"\x93": _Machine.global_stack,
-    b"i": _Machine.instance,
     b"R": _Machine.reduce,
     b"b": _Machine.build,
 }
@@ -575,7 +387,3 @@ def _what(value: object) -> str:
         return "an object array or an unfinished array"
     names = {type(None): "None", memoryview: "bytes", _Dict: "a dictionary", _DType: "a dtype"}
     return names.get(type(value), f"of type {type(value).__name__}")
-
-
-def _shown(text: str) -> str:
-    return ascii(text[:80])[1:-1] + ("..." if len(text) > 80 else "")

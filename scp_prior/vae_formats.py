@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import SCPError
+from .safetensors_file import SAFETENSORS
+from .stored import MappedFile, Stored
+from .torch_file import PICKLES, open_torch_file
 
-SAFETENSORS = (".safetensors", ".sft")
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 # What a diffusers folder may call its weights; full precision first.
 FOLDER_FILES = tuple(
     f"diffusion_pytorch_model{variant}{kind}" for kind in (".safetensors", ".bin") for variant in ("", ".fp16")
@@ -109,23 +110,19 @@ class _SafetensorsFile(WeightsFile):
 
 class _PickleFile(WeightsFile):
     def __init__(self, path: Path):
-        self.name = path.name
-        self._tensors = {key: tensor for key, tensor in _load_pickle(path).items() if self._usable(tensor)}
-        self.shapes = {key: tuple(tensor.shape) for key, tensor in self._tensors.items()}
+        self._path, self.name = path, path.name
+        self._tensors = {key: stored for key, stored in open_torch_file(path).tensors.items() if self._usable(stored)}
+        self.shapes = {key: stored.shape for key, stored in self._tensors.items()}
 
     def read(self, keys: Iterable[str]) -> Iterator[Tensor]:
-        for key in keys:
-            yield _as_float32(self._tensors[key], key, self.name)
+        with MappedFile(self._path) as file:
+            for key in keys:
+                yield _as_float32(file.read(self._tensors[key]), key, self.name)
 
     @staticmethod
-    def _usable(tensor: object) -> bool:
+    def _usable(stored: Stored) -> bool:
         # A stride of zero lets a small file claim a tensor of any size, which a copy would then fill.
-        return (
-            isinstance(tensor, Tensor)
-            and tensor.layout is torch.strided
-            and tensor.device.type == "cpu"
-            and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-        )
+        return stored.nbytes <= stored.stored
 
 
 def find_weights(path: Path) -> Found:
@@ -151,7 +148,7 @@ def find_weights(path: Path) -> Found:
 
 
 def open_weights(path: Path) -> WeightsFile:
-    """Open a file of weights without reading them. A pickle is never run: torch's weights-only reader or nothing.
+    """Open a file of weights without reading them. A pickle is never run.
 
     Raises:
         SCPError: the file is of another kind, damaged, or would have to be run to be read.
@@ -238,53 +235,6 @@ def _read_config(path: Path) -> Mapping[str, object]:
     if not isinstance(config, dict):
         raise SCPError(f"{path} is not a JSON object. Get the folder again.")
     return config
-
-
-class _Inert:
-    """Stands for what a training checkpoint holds beside its weights; made of anything, it keeps and does nothing."""
-
-    def __new__(cls, *_: object) -> _Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *_: object):
-        pass
-
-    def __setstate__(self, _: object) -> None:
-        pass
-
-
-# The names which Lightning checkpoints use: none is imported, all are read as _Inert.
-_INERT = tuple(
-    type(name, (_Inert,), {"__module__": module, "__qualname__": name})
-    for module, name in (
-        ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
-        ("numpy.core.multiarray", "scalar"),
-        ("numpy._core.multiarray", "scalar"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    )
-)
-
-
-def _load_pickle(path: Path) -> Mapping[str, object]:
-    allow = getattr(torch.serialization, "safe_globals", None)
-    try:
-        with allow([*_INERT]) if allow else contextlib.nullcontext():
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a damaged pickle can raise anything at all
-        raise SCPError(
-            f"{path.name} cannot be read as plain weights ({_first_line(error)}). Nothing of it was run. It is "
-            "damaged, of an old format, or holds Python objects: get the .safetensors of this VAE instead."
-        ) from error
-    inner = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(inner, Mapping):
-        raise SCPError(f"{path.name}: expected a dictionary of tensors in it, got {type(content).__name__}.")
-    return {key: value for key, value in inner.items() if isinstance(key, str)}
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
 
 
 def _as_float32(tensor: Tensor, key: str, name: str) -> Tensor:
