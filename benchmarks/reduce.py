@@ -137,7 +137,7 @@ def end_to_end(images: int, size: tuple[int, int]) -> None:
         grid = (size[0] // 8, size[1] // 8)
         ours, theirs = Counted(encoder), Counted(encoder)
         start = time.perf_counter()
-        reduce(dataset, ours, Plan(size, batch_size=1)).accumulator.statistics()
+        reduce(dataset, ours, Plan(size, batch_size=1)).collected.statistics()
         mine = time.perf_counter() - start
 
         def encode(index: int) -> Tensor:

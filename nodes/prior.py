@@ -18,6 +18,7 @@ from .say import say
 from .wires import CATEGORY, LabelMaps, LabelsWire, StatisticsWire
 
 _MAX_SIDE = 16384
+_AUTO = -1.0
 
 
 class SCPPriorLatent(io.ComfyNode):
@@ -91,6 +92,26 @@ class SCPPriorLatent(io.ComfyNode):
                     tooltip="The model that will sample. Wire it to be told at once if its latents are of another "
                     "kind than the statistics, and to get the preview in its colours.",
                 ),
+                io.Float.Input(
+                    "scene_variation",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="For joint. 1 = light, haze and palette differ from picture to picture as they did in the "
+                    "photos; 0 = every cell is drawn by itself, as in the paper.",
+                ),
+                io.Float.Input(
+                    "shrinkage",
+                    default=_AUTO,
+                    min=_AUTO,
+                    max=1e6,
+                    step=1.0,
+                    optional=True,
+                    tooltip="For joint. -1 = auto, as held-out photos asked for when the file was made. Otherwise: how "
+                    "many photos' worth of its surroundings a cell is mixed with; 0 = none.",
+                ),
             ],
             outputs=[
                 io.Latent.Output("LATENT", display_name="latent", tooltip="For KSampler's latent_image."),
@@ -117,12 +138,21 @@ class SCPPriorLatent(io.ComfyNode):
         width: int = 0,
         height: int = 0,
         model=None,
+        scene_variation: float = 1.0,
+        shrinkage: float = _AUTO,
     ) -> io.NodeOutput:
         _require_same_latents(statistics, model)
         ids = labels_for(statistics, labels.labels, labels.palette.table)
         size = (height or ids.shape[1], width or ids.shape[2])
         asked = "The size asked for (width and height on this node)" if width or height else "The label map"
-        maps = prior_maps(statistics, ids, method, latent_size=latent_size_of(size, statistics.downscale, asked))
+        maps = prior_maps(
+            statistics,
+            ids,
+            method,
+            latent_size=latent_size_of(size, statistics.downscale, asked),
+            shrinkage=None if shrinkage < 0 else shrinkage,
+            scene_variation=scene_variation,
+        )
         text, uncertain = report(statistics, ids, maps, method)
         stretched = _stretched(ids.shape[1:], size)
         say(cls, "\n".join(filter(None, (text, stretched))), warn=uncertain or bool(stretched))

@@ -13,12 +13,14 @@ from .prior import METHODS, PriorMaps, prior_maps, sample_prior
 from .statistics import Statistics, load_statistics, save_statistics
 
 if TYPE_CHECKING:
+    from .collector import Collector
     from .moments import Accumulator
     from .release import convert_release
 
 __all__ = [
     "METHODS",
     "Accumulator",
+    "Collector",
     "PriorMaps",
     "SCPError",
     "Statistics",
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 # No node needs these, and every start of ComfyUI would pay for importing them.
-_LATE = {"Accumulator": "moments", "convert_release": "release"}
+_LATE = {"Accumulator": "moments", "Collector": "collector", "convert_release": "release"}
 
 
 def __getattr__(name: str) -> object:

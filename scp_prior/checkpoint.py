@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from .collector import Collector
 from .errors import SCPError
 from .files import write_safetensors
-from .moments import Accumulator
 
 FORMAT = "scp-reduce-checkpoint"
 SUFFIX = ".checkpoint"
@@ -21,12 +20,12 @@ SUFFIX = ".checkpoint"
 class Progress(NamedTuple):
     """How far a reduction got.
 
-    accumulator: the sums of the batches done. batches: how many of this process's batches that is. skipped: (pair, why)
-    of every pair left out. created: when the run began, as the finished file will say it. seen: a digest of the files
-    counted so far.
+    collected: sums and notes of the batches done. batches: how many of this process's batches that is. skipped: (pair,
+    why) of every pair left out. created: when the run began, as the finished file will say it. seen: a digest of the
+    files counted so far.
     """
 
-    accumulator: Accumulator
+    collected: Collector
     batches: int
     skipped: tuple[tuple[str, str], ...]
     created: str
@@ -55,13 +54,7 @@ def save_checkpoint(path: Path, progress: Progress, plan: Mapping[str, str]) -> 
         "created": progress.created,
         "seen": progress.seen,
     }
-    write_safetensors(path, progress.accumulator.state(), metadata)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what runs killed while they wrote this checkpoint have left beside it; each may be as large as it."""
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        part.unlink(missing_ok=True)
+    write_safetensors(path, progress.collected.state(), metadata)
 
 
 def load_checkpoint(path: Path, plan: Mapping[str, str]) -> Progress:
@@ -91,4 +84,4 @@ def load_checkpoint(path: Path, plan: Mapping[str, str]) -> Progress:
             f"The checkpoint {path} belongs to another run. {'; '.join(differ)}. "
             "Use the same settings, or remove the checkpoint and start again."
         )
-    return Progress(Accumulator.from_state(state), batches, skipped, created, seen)
+    return Progress(Collector.from_state(state), batches, skipped, created, seen)

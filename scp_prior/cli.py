@@ -1,4 +1,4 @@
-"""The command line: `python -m scp_prior convert | inspect | preview | reduce | merge`.
+"""The command line: `python -m scp_prior convert | inspect | preview | reduce | merge | evaluate-prior | download`.
 
 Each verb is a pair of functions, one for its arguments and one for its work, and a row of `VERBS`. What is slow to
 import is imported by the verb that needs it.
@@ -15,7 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .cli_download import VERBS as DOWNLOAD_VERBS
+from .cli_evaluate import VERBS as EVALUATE_VERBS
 from .cli_reduce import VERBS as REDUCE_VERBS
+from .cli_weights import asks_for_weights, convert_checkpoints, weights_arguments
 from .errors import SCPError
 from .verbs import Verb, size
 
@@ -81,14 +84,24 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "paths", nargs="+", metavar="DIR_OR_FILES", help="a folder with the released .npy files, or they"
+        "paths", nargs="+", metavar="DIR_OR_FILES", help="a folder with the released .npy files, or they; or a .ckpt"
     )
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="cityscapes, ade20k or coco-stuff")
-    parser.add_argument("--out", required=True, type=Path, metavar="F", help="the .safetensors file to write")
-    parser.add_argument("--scale-factor", type=float, default=0.18215, help="of the model's latents (default: 0.18215)")
+    statistics = parser.add_argument_group("for statistics (.npy)")
+    statistics.add_argument("--dataset", metavar="NAME", help="cityscapes, ade20k or coco-stuff")
+    statistics.add_argument("--out", type=Path, metavar="F", help="the .safetensors file to write")
+    statistics.add_argument(
+        "--scale-factor", type=float, default=0.18215, help="of the model's latents (default: 0.18215)"
+    )
+    weights_arguments(parser)
 
 
 def _convert(args: argparse.Namespace) -> None:
+    if asks_for_weights(args):
+        convert_checkpoints(args)
+        return
+    missing = [flag for flag, value in (("--dataset", args.dataset), ("--out", args.out)) if value is None]
+    if missing:
+        args.usage_error(f"{' and '.join(missing)} must be given for statistics")
     from .release import convert_release, find_release_files
     from .statistics import save_statistics
 
@@ -134,6 +147,8 @@ def _summary(statistics: Statistics) -> str:
         "joint": statistics.has_joint,
         "class": statistics.has_categorical,
         "spatial": statistics.has_spatial,
+        "target": statistics.has_target,
+        "scene effects": statistics.has_scene,
     }
     size = statistics.latent_size
     grid = f", {size[0]}x{size[1]} latent cells (h x w)" if size else ""
@@ -299,8 +314,10 @@ def _save_side_by_side(panels: Sequence[Tensor], size: tuple[int, int], out: Pat
 
 
 VERBS: tuple[Verb, ...] = (
-    Verb("convert", "The authors' released .npy files -> one statistics file.", _convert_arguments, _convert),
+    Verb("convert", "The authors' released files -> what ComfyUI reads.", _convert_arguments, _convert),
     Verb("inspect", "What a statistics file holds.", _inspect_arguments, _inspect),
     Verb("preview", "Picture of a label map, its prior mean and one sample.", _preview_arguments, _preview),
     *REDUCE_VERBS,
+    *EVALUATE_VERBS,
+    *DOWNLOAD_VERBS,
 )

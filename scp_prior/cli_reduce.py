@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .cli_data import data_arguments, encoding_arguments, open_data
 from .errors import SCPError
-from .verbs import Verb, positive, size, workers
+from .verbs import Verb, positive
 
 if TYPE_CHECKING:
     from .checkpoint import Progress
@@ -27,25 +28,11 @@ INTERRUPTED = 130
 
 def _reduce_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("what to read")
-    data.add_argument("--dataset", required=True, choices=("cityscapes", "ade20k", "coco-stuff", "folder"))
-    data.add_argument("--root", metavar="DIR", help="the data set's folder, as it was downloaded")
-    data.add_argument("--split", metavar="NAME", help="train or val; training or validation; train2017 or val2017")
-    data.add_argument("--images", metavar="DIR", help="for folder: photos")
-    data.add_argument("--labels", metavar="DIR", help="for folder: label maps of the same names")
-    data.add_argument("--palette", metavar="NAME", help="for folder: colours of the maps (default: they hold ids)")
-    data.add_argument("--table", metavar="FILE", help="for folder: your own class table (.csv or .json)")
-    data.add_argument("--limit", type=positive, metavar="N", help="only N pairs, drawn without replacement")
-    data.add_argument("--seed", type=int, default=0, help="of that draw (default: 0)")
-    data.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at a pair that cannot be read")
+    data_arguments(data)
     data.add_argument("--dry-run", action="store_true", help="list what would be read, and the classes in it")
 
     how = parser.add_argument_group("how to encode it")
-    how.add_argument("--vae", metavar="FILE_OR_DIR", help="a VAE, a checkpoint that holds one, or a diffusers folder")
-    how.add_argument("--size", type=size, required=True, metavar="HxW", help="size every photo is brought to")
-    how.add_argument("--batch-size", type=positive, default=4, metavar="N")
-    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    how.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
-    how.add_argument("--workers", type=workers, default=_workers(), metavar="N", help="processes that decode photos")
+    encoding_arguments(how)
 
     out = parser.add_argument_group("where to write it")
     out.add_argument("--out", type=Path, metavar="FILE", help="the .safetensors file to write")
@@ -54,19 +41,10 @@ def _reduce_arguments(parser: argparse.ArgumentParser) -> None:
     out.add_argument("--timeout", type=positive, default=600, metavar="S", help="torchrun: seconds to wait for others")
 
 
-def _workers() -> int:
-    return max(1, min(8, (os.cpu_count() or 2) // 2))
-
-
 def _reduce(args: argparse.Namespace) -> int | None:
-    from .datasets import open_dataset
     from .reduce import Plan
 
-    chosen = {key: getattr(args, key) for key in ("root", "split", "images", "labels", "palette", "table")}
-    try:
-        dataset = open_dataset(args.dataset, **chosen)
-    except SCPError as error:
-        args.usage_error(str(error))
+    dataset = open_data(args)
     plan = Plan(args.size, args.batch_size, args.limit, args.seed, args.on_error)
     if args.dry_run:
         _show_plan(dataset, plan)
@@ -123,7 +101,7 @@ def _run(args: argparse.Namespace, dataset: Dataset, plan: Plan) -> int | None:
             if share.rank == 0:
                 _list_skipped(progress, dataset)
                 save_statistics(finish(progress, dataset, encoder, plan), args.out)
-                print(_made(args.out, progress.accumulator.images, len(progress.accumulator.class_ids)))
+                print(_made(args.out, progress.collected.images, len(progress.collected.class_ids)))
             # Nobody's checkpoint goes before the file is there.
             wait_for_all(share, "the saved file", stop, args.timeout)
         except StoppedError:

@@ -13,9 +13,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .checkpoint import Progress
+from .collector import Collector
 from .errors import SCPError
 from .ids import MAX_CLASS_ID
 from .moments import Accumulator
+from .pictures import Pictures
 from .reduce import Share
 
 DEFAULT_TIMEOUT = 600.0
@@ -35,7 +37,7 @@ def share_of_environment() -> Share:
 def process_group(share: Share, timeout: float = DEFAULT_TIMEOUT) -> Iterator[None]:
     """Join the other processes; does nothing where there are none.
 
-    gloo, whatever the encoder runs on: what is exchanged is a few megabytes of float64, once.
+    gloo, whatever the encoder runs on: what is exchanged is some megabytes, once.
 
     Raises:
         SCPError: they did not all come within `timeout` seconds.
@@ -91,11 +93,21 @@ def put_together(progress: Progress, share: Share) -> Progress:
     skipped: list[tuple[tuple[str, str], ...]] = [()] * share.world
     with _explained("The sums of all processes could not be added up: one has failed"):
         dist.all_gather_object(skipped, progress.skipped)
-        accumulator = _add_up(progress.accumulator)
-    return progress._replace(accumulator=accumulator, skipped=tuple(pair for own in skipped for pair in own))
+        collected = _add_up(progress.collected, share)
+    return progress._replace(collected=collected, skipped=tuple(pair for own in skipped for pair in own))
 
 
-def _add_up(accumulator: Accumulator) -> Accumulator:
+def _add_up(collected: Collector, share: Share) -> Collector:
+    notes: list[dict[str, Tensor]] = [{}] * share.world
+    dist.all_gather_object(notes, collected.pictures.state())
+    h, w = collected.latent_size
+    pictures = Pictures(collected.channels)
+    for state in notes:
+        pictures.merge(Pictures.from_state(state, collected.channels, h * w))
+    return Collector.of([_add_up_fold(fold) for fold in collected.folds], pictures)
+
+
+def _add_up_fold(accumulator: Accumulator) -> Accumulator:
     """Each process may have met other classes; what is exchanged has a row for every class any of them met."""
     ids = _union_of_classes(accumulator)
     if not ids:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .errors import SCPError
 from .sources import TensorSource
 
-# K classes, C latent channels, h x w latent cells.
+# K classes, C latent channels, h x w latent cells, gh x gw corners of a coarser grid over them.
 SHAPES: dict[str, tuple[str, ...]] = {
     "class_ids": ("K",),
     "joint.count": ("K", "h", "w"),
@@ -17,11 +17,19 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "class.covariance": ("K", "C", "C"),
     "spatial.mean": ("C", "h", "w"),
     "spatial.std": ("C", "h", "w"),
+    "target.mean": ("K", "C", "gh", "gw"),
+    "target.std": ("K", "C", "gh", "gw"),
+    "scene.share": ("K", "C"),
+    "scene.correlation": ("K", "C", "K", "C"),
+    "scene.within": ("K", "C", "C"),
+    "scene.count": ("K",),
 }
 PARTS: tuple[tuple[str, ...], ...] = (
     ("joint.count", "joint.mean", "joint.std"),
     ("class.count", "class.mean", "class.std"),
     ("spatial.mean", "spatial.std"),
+    ("target.mean", "target.std"),
+    ("scene.share", "scene.correlation", "scene.within", "scene.count"),
 )
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("uint8", "int8", "int16", "int32", "int64")

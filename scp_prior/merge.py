@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import SCPError
+from .merge_learned import with_learned_parts
 from .moments import Accumulator, channel_pairs
 from .reduce import timestamp
 from .statistics import Statistics
@@ -22,7 +23,7 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     """Moments of all photos of all parts, each weighted by its counts.
 
     Every photo is expected in one part only. From files as `reduce` writes them the result is that of one run, but for
-    the files' float32.
+    the files' float32; what `joint` has learned beyond moments is averaged, and left out where a part has none.
 
     Raises:
         SCPError: fewer than two parts, parts that do not belong together (naming what differs), or a part without
@@ -38,13 +39,14 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     first = parts[0].metadata
     names = {k: v for part in parts for k, v in part.class_names.items()}
     kept = {key: first[key] for key in _SAME if key in first}
-    return total.statistics(
+    whole = total.statistics(
         **kept,
         class_names=json.dumps({str(k): names[k] for k in sorted(names)}, ensure_ascii=False),
         created=timestamp(),
         software="scp-diff, scp_prior merge",
         source="; ".join(f"{part.name} ({part.metadata.get('source', 'source unknown')})" for part in parts),
     )
+    return with_learned_parts(whole, parts)
 
 
 def _require_same(one: Statistics, other: Statistics) -> None:

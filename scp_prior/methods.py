@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .pseudo_counts import held_out_correction
+
 # Where a cell's statistics came from, as reported in PriorMaps.origin.
 CELL, CLASS, SPATIAL, NONE = 0, 1, 2, 3
 
@@ -20,7 +22,8 @@ class Evidence(NamedTuple):
     """What is known about m cells, each with its class; float32, LATENT units.
 
     count (m, 1), mean, std (m, C): joint. class_mean, class_std (m, C), class_known (m, 1) bool: categorical.
-    spatial_mean, spatial_std (m, C): spatial.
+    spatial_mean, spatial_std (m, C): spatial. target_mean, target_std (m, C): what the class looks like around there;
+    the categorical where the file does not say.
     """
 
     count: Tensor
@@ -31,6 +34,8 @@ class Evidence(NamedTuple):
     class_known: Tensor
     spatial_mean: Tensor
     spatial_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
 
 
 class Resolved(NamedTuple):
@@ -47,22 +52,31 @@ class Options(NamedTuple):
     weight: float = 0.5
     mean_pseudo_count: float = 8.0
     variance_pseudo_count: float = 64.0
+    inflation: float = 1.0
+    held_out: bool = False
 
 
 def joint(e: Evidence, o: Options) -> Resolved:
-    """Each cell shrunk toward its class, by its count.
+    """Each cell shrunk toward what its class looks like around there, by its count.
 
-    mean m = (n mu_kp + a mu_k) / (n + a); variance (n (s_kp^2 + (mu_kp - m)^2) + b s_k^2) / (n + b): a cell seen
-    rarely is mostly its class, a cell seen often is itself. With a = b = 0 this is `joint_class`.
+    mean m = (n mu_kp + a t) / (n + a); variance (n (s_kp^2 + (mu_kp - m)^2) + b t_s^2) / (n + b), with t and t_s the
+    target's mean and std: a cell seen rarely is mostly its target, a cell seen often is itself. Numbers measured on
+    held-out photos come with two corrections: squares about a mean that the photo itself is part of are too small
+    (`held_out`), and so is every variance learned from few photos (`inflation`). With a = b = 0 this is `joint_class`,
+    where the target is the class.
     """
-    broad = of_class(e, o)
-    cell = _cell_or(e, broad)
-    # Where nothing was seen `cell` already is the class, and any share of the class leaves it so.
+    target = Resolved(e.target_mean, e.target_std, of_class(e, o).origin)
+    cell = _cell_or(e, target)
+    seen = e.count > 0
+    # Where nothing was seen `cell` already is the target, and any share of the target leaves it so.
     toward_mean, toward_spread = (
-        p / torch.where(e.count > 0, e.count + p, 1) for p in (o.mean_pseudo_count, o.variance_pseudo_count)
+        p / torch.where(seen, e.count + p, 1) for p in (o.mean_pseudo_count, o.variance_pseudo_count)
     )
-    mean = torch.lerp(cell.mean, broad.mean, toward_mean)
-    variance = torch.lerp(cell.std**2 + (cell.mean - mean) ** 2, broad.std**2, toward_spread)
+    mean = torch.lerp(cell.mean, target.mean, toward_mean)
+    squares = cell.std**2 + (cell.mean - mean) ** 2
+    if o.held_out:
+        squares = squares * torch.where(seen, held_out_correction(e.count, o.mean_pseudo_count), 1)
+    variance = torch.lerp(squares, target.std**2, toward_spread) * o.inflation
     return Resolved(mean, variance.sqrt(), cell.origin)
 
 

@@ -116,6 +116,32 @@ class Accumulator:
         tensors["spatial.mean"], tensors["spatial.std"] = self._spatial()
         return Statistics.from_tensors(tensors, {**metadata, "images": str(self.images)})
 
+    def cell_sums(self, class_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """One class's count (h, w) and sums and sums of squares (2C, h, w) float64; zeros where it was never met."""
+        slot = self._slot_of[class_id]
+        if slot < 0:
+            return np.zeros(self.latent_size, dtype=np.int32), np.zeros((2 * self.channels, *self.latent_size))
+        sums = np.ascontiguousarray(self._sums[slot].T).reshape(-1, *self.latent_size)
+        return self._count[slot].reshape(self.latent_size), sums
+
+    def channel_products(self, class_id: int) -> np.ndarray:
+        """(C, C) float64: sum over one class's cells of z z^T.
+
+        Raises:
+            SCPError: the class was never met.
+        """
+        slot = self._slot_of[class_id]
+        if slot < 0:
+            raise SCPError(f"Class {class_id} was never met.")
+        return _second_moments(self._sums[slot].sum(axis=0), self._products[slot], self._pairs)
+
+    def check(self, latents: Tensor, labels: Tensor, variance: Tensor | None = None) -> None:
+        """Raise what `add` would raise, and add nothing."""
+        values = self._as_values("latents", latents)
+        if variance is not None:
+            self._as_variance(variance, len(values))
+        self._slots(labels, len(values))
+
     def state(self) -> dict[str, Tensor]:
         """A copy of the sums, from which `from_state` makes an equal accumulator, to the last bit.
 
@@ -153,9 +179,8 @@ class Accumulator:
     def _add_picture(self, latent: np.ndarray, slots: np.ndarray, variance: np.ndarray | None) -> None:
         """Add one picture: latent (C, h w), class slot of each cell (h w,), variance as latent or None.
 
-        The one place that sees a picture by itself. Cells are brought into the order of their classes, so that class
-        `present[i]` has the columns `starts[i]` up to `starts[i + 1]` of `values`: whatever else is wanted of each
-        picture and class is one `np.add.reduceat` away.
+        Cells are brought into the order of their classes, so that class `present[i]` has the columns `starts[i]` up to
+        `starts[i + 1]` of `values`.
         """
         values, channels = self._work.values, self.channels
         # Slots are sixteen bits wide because numpy sorts those by radix, in a third of the time.
@@ -351,13 +376,19 @@ def _moments(count: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _covariance(count: int, sums: np.ndarray, products: np.ndarray, pairs: list[tuple[int, int]]) -> np.ndarray:
     """Population covariance (C, C) of one class; positive semidefinite."""
     channels = len(sums) // 2
-    second = np.diag(sums[channels:])
-    for (first, other), product in zip(pairs, products, strict=True):
-        second[first, other] = second[other, first] = product
+    second = _second_moments(sums, products, pairs)
     covariance = (second - np.outer(sums[:channels], sums[:channels]) / count) / count
     values, vectors = np.linalg.eigh(covariance)
     # Rounding may leave a direction without spread at -1e-17.
     return covariance if values[0] >= 0 else (vectors * np.maximum(values, 0)) @ vectors.T
+
+
+def _second_moments(sums: np.ndarray, products: np.ndarray, pairs: list[tuple[int, int]]) -> np.ndarray:
+    """(C, C) sums of z z^T, of (2C,) sums and sums of squares and the products of pairs."""
+    second = np.diag(sums[len(sums) // 2 :])
+    for (first, other), product in zip(pairs, products, strict=True):
+        second[first, other] = second[other, first] = product
+    return second
 
 
 def _grid(accumulator: Accumulator) -> str:

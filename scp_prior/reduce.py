@@ -21,11 +21,12 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from .checkpoint import Progress, load_checkpoint, remove_leftovers, save_checkpoint
+from .checkpoint import Progress, load_checkpoint, save_checkpoint
+from .collector import Collector
 from .datasets import Dataset, Pair
 from .errors import SCPError
+from .files import remove_leftovers
 from .loader import Batch, Loading, WorkersLostError, load_batches
-from .moments import Accumulator
 from .statistics import Statistics
 
 
@@ -140,7 +141,7 @@ def reduce(
     described = describe_plan(dataset, encoder, plan, share)
     grid = (plan.size[0] // encoder.downscale, plan.size[1] // encoder.downscale)
     batches = my_batches(plan, len(dataset.pairs), share)
-    progress = Progress(Accumulator(encoder.channels, grid), 0, (), timestamp())
+    progress = Progress(Collector(encoder.channels, grid), 0, (), timestamp())
     if saving:
         remove_leftovers(saving.path)
     if saving and resume and saving.path.exists():
@@ -204,11 +205,11 @@ def finish(progress: Progress, dataset: Dataset, encoder: PosteriorEncoder, plan
     Raises:
         SCPError: every pair was skipped.
     """
-    if progress.skipped and not progress.accumulator.images:
+    if progress.skipped and not progress.collected.images:
         reasons = " ".join(why for _, why in progress.skipped[:3])
         raise SCPError(f"Not one of the {len(progress.skipped)} pairs could be used. {reasons}")
     names = dataset.table.names if dataset.table else {}
-    return progress.accumulator.statistics(
+    return progress.collected.statistics(
         dataset=dataset.name,
         class_names=json.dumps({str(k): names[k] for k in sorted(names)}, ensure_ascii=False),
         palette=dataset.palette,
@@ -328,7 +329,7 @@ def _add(progress: Progress, batch: Batch, encoded: tuple[Tensor, Tensor] | None
     if encoded is not None:
         mean, variance = encoded
         try:
-            progress.accumulator.add(mean, batch.labels, variance)
+            progress.collected.add(mean, batch.labels, variance)
         except SCPError as error:
             raise SCPError(f"{error} (While adding {_names(pairs)}.)") from error
     return progress._replace(
@@ -364,7 +365,7 @@ def _refuse_problems(batch: Batch, plan: Plan) -> None:
 def _step(before: Progress, batch: Batch, plan: Plan, pairs: int) -> Step:
     # Every batch of a process is full, but perhaps its last.
     done = min((before.batches + 1) * plan.batch_size, pairs)
-    return Step(done, pairs, len(before.accumulator.class_ids), len(before.skipped) + len(batch.problems))
+    return Step(done, pairs, len(before.collected.class_ids), len(before.skipped) + len(batch.problems))
 
 
 def _done(progress: Progress) -> Future[Progress]:

@@ -28,10 +28,20 @@ def report(statistics: Statistics, labels: Tensor, maps: PriorMaps, method: str)
         lines.append("statistics resampled from {1}x{0}".format(*statistics.latent_size))
     if "joint" in METHODS[method].needs:
         lines += _stood_in(maps)
+    if method == "joint":
+        lines += _scene(statistics)
     unknown = _unknown(statistics, labels) if METHODS[method].needs not in ((), ("spatial",)) else []
     if unknown:
         lines.append(f"not in {statistics.name}, treated as unlabelled: {', '.join(unknown)}")
     return "\n".join(lines), bool(unknown)
+
+
+def _scene(statistics: Statistics) -> list[str]:
+    if not statistics.has_scene:
+        return ["no scene effects in this file: every cell is drawn by itself"]
+    if not bool(statistics.scene().share.any()):
+        return ["its photos share nothing that could be measured: every cell is drawn by itself"]
+    return []
 
 
 def _stood_in(maps: PriorMaps) -> list[str]:

@@ -129,10 +129,8 @@ class FileSource(TensorSource):
 
 def _rows(file: safe_open, key: str, rows: Sequence[int] | None) -> Tensor:
     # Copies, never views: a view would keep the mapping, and so the file, in use.
-    if rows is None:
-        return file.get_tensor(key).clone()
-    part = file.get_slice(key)
-    return torch.cat([part[row : row + 1] for row in rows])
+    mapped = file.get_tensor(key)
+    return mapped.clone() if rows is None else mapped.index_select(0, torch.tensor(rows))
 
 
 def _gather(part: Tensor, rows: Tensor, positions: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from .errors import SCPError
 from .files import write_safetensors
 from .ids import MAX_CLASS_ID
 from .layout import SHAPES, check_layout
+from .pseudo_counts import Shrinkage
 from .resample import resample_cells, resample_moments
 from .sources import FileSource, MemorySource, TensorSource
 
@@ -23,11 +24,15 @@ FORMAT = "scp-statistics"
 VERSION = "1"
 JOINT = ("joint.count", "joint.mean", "joint.std")
 SPATIAL = ("spatial.mean", "spatial.std")
+TARGET = ("target.mean", "target.std")
+SCENE = ("scene.share", "scene.correlation", "scene.within", "scene.count")
 
 _MAX_DOWNSCALE = 64
 _DIGITS = re.compile(r"\d{1,5}", re.ASCII)
 _REPLACEMENT = re.compile(r"\s*(\d{1,5})\s*->\s*(\d{1,5})\s*", re.ASCII)
 _FLOAT_MAX = torch.finfo(torch.float32).max
+# Far above any latent, and its square is still a float32.
+_LATENT_MAX = 1e15
 
 
 class Cells(NamedTuple):
@@ -57,6 +62,18 @@ class Moments(NamedTuple):
     std: Tensor
 
 
+class Scene(NamedTuple):
+    """Scene effects of all K classes, see `scene_fit`.
+
+    share (K, C) in 0..1, correlation (K, C, K, C) and within (K, C, C) float32; count (K,) int64, pictures that taught.
+    """
+
+    share: Tensor
+    correlation: Tensor
+    within: Tensor
+    count: Tensor
+
+
 class Statistics:
     """Latent statistics of a data set, per class and position (joint), per class, and per position.
 
@@ -68,6 +85,7 @@ class Statistics:
         class_ids: (K,) int64, ascending ids of the classes the file knows.
         downscale: image pixels per latent cell along one side, 1..64.
         class_names: class id -> name, as the file says; empty where it does not.
+        shrinkage: how far each cell is to be believed, or None where the file does not say.
         label_rule: how label maps become rows of these statistics.
         derived: what others computed from these statistics and want to find again; it goes when they go.
     """
@@ -79,6 +97,7 @@ class Statistics:
         self.downscale = _downscale(self.metadata.get("latent_downscale", "8"), source.name)
         self.class_names = _class_names(self.metadata.get("class_names", "{}"), source.name)
         self.label_rule = LabelRule.parse(self.metadata.get("label_rule", "nearest"), source.name)
+        self.shrinkage = _shrinkage(self.metadata, source.name)
         self.sizes = check_layout(source)
         self.class_ids = source.read("class_ids").to(torch.int64)
         _check_ids(self.class_ids, source.name)
@@ -141,6 +160,16 @@ class Statistics:
         """Whether the file holds statistics per position."""
         return "spatial.mean" in self._source.shapes
 
+    @property
+    def has_target(self) -> bool:
+        """Whether the file says what cells are drawn toward, and how far."""
+        return "target.mean" in self._source.shapes
+
+    @property
+    def has_scene(self) -> bool:
+        """Whether the file knows what a whole picture shares."""
+        return "scene.share" in self._source.shapes
+
     def row_of(self, class_id: int) -> int | None:
         """Row of a class in (K, ...) tensors, or None where the file does not know it."""
         return self._rows.get(class_id)
@@ -179,6 +208,23 @@ class Statistics:
         """Spatial statistics of the whole grid."""
         return Moments(*self._read(SPATIAL))
 
+    def target(self, rows: Sequence[int]) -> Moments:
+        """What the cells of the classes in these rows are drawn toward: mean and std (n, C, gh, gw), LATENT units."""
+        return Moments(*self._read(TARGET, rows))
+
+    def scene(self) -> Scene:
+        """Scene effects of every class.
+
+        Raises:
+            SCPError: the file holds none, or a share or a correlation that cannot be.
+        """
+        share, correlation, within, count = self._read(SCENE)
+        if bool((share >= 1).any()) or bool((share < 0).any()):
+            raise SCPError(f"{self.name}: scene.share must be within 0 and 1. Make the file again.")
+        if float(correlation.abs().max()) > 1.01 or float(within.abs().max()) > 1.01:
+            raise SCPError(f"{self.name}: it holds a correlation above 1. Make the file again.")
+        return Scene(share, correlation, within, count.to(torch.int64))
+
     def resample(self, latent_size: tuple[int, int]) -> Statistics:
         """The same statistics on another grid: interpolated moments, each cell weighted by its count.
 
@@ -205,7 +251,7 @@ class Statistics:
             "metadata": self.metadata,
             "latent_channels": self.channels,
             "latent_size": list(self.latent_size) if self.latent_size else None,
-            "parts": [part for part in ("joint", "class", "spatial") if f"{part}.mean" in self._source.shapes],
+            "parts": [part for part, keys in _PARTS.items() if keys[-1] in self._source.shapes],
             "classes": [
                 {
                     "id": class_id,
@@ -259,6 +305,9 @@ class LabelRule(NamedTuple):
                 f"with ids within 0..{MAX_CLASS_ID}."
             )
         return cls(grid, replace)
+
+
+_PARTS = {"joint": JOINT, "class": ("class.mean",), "spatial": SPATIAL, "target": TARGET, "scene": SCENE}
 
 
 class _Resampled(TensorSource):
@@ -338,7 +387,7 @@ def save_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> Non
 def _stored(key: str, tensor: Tensor) -> Tensor:
     # A copy: tensors that share memory, as views of one another do, cannot be saved.
     tensor = tensor.clone(memory_format=torch.contiguous_format)
-    if key not in ("joint.count", "class.count", "class_ids"):
+    if not key.endswith((".count", "class_ids")):
         return tensor
     whole = tensor.ceil() if tensor.is_floating_point() else tensor
     return whole.to(torch.int32 if key == "joint.count" else torch.int64)
@@ -362,6 +411,10 @@ def _downscale(text: str, name: str) -> int:
             f"{name}: its latent_downscale is {_shown(text)}; expected a whole number from 1 to {_MAX_DOWNSCALE}."
         )
     return int(text)
+
+
+def _shrinkage(metadata: Mapping[str, str], name: str) -> Shrinkage | None:
+    return Shrinkage.from_json(metadata["shrinkage"], name) if "shrinkage" in metadata else None
 
 
 def _class_names(text: str, name: str) -> dict[int, str]:
@@ -398,5 +451,7 @@ def _check_values(key: str, tensor: Tensor, name: str) -> None:
     # Everything is computed in float32, where a larger float64 is infinite; and nan compares as false.
     if not (low >= -_FLOAT_MAX and high <= _FLOAT_MAX):
         raise SCPError(f"{name}: {key} holds a value that is not a finite number. Make the file again.")
+    if max(-low, high) > _LATENT_MAX and key.endswith((".mean", ".std")):
+        raise SCPError(f"{name}: {key} holds {max(-low, high):.3g}, which no latent is. Make the file again.")
     if low < 0 and key.endswith((".std", ".count")):
         raise SCPError(f"{name}: {key} holds a negative value. Make the file again.")

@@ -33,6 +33,8 @@ class PriorTable:
         self._statistics = statistics.resample(size)
         self._method = METHODS[method]
         self._options = options
+        self._size = size
+        self._corner_table: tuple[Tensor, Tensor] | None = None
         self._require_parts(method)
         self._positions = torch.arange(size[0] * size[1])
         self._unknown = len(statistics.class_ids)
@@ -82,8 +84,9 @@ class PriorTable:
         self._filled[cells] = True
 
     def _evidence(self, rows: Tensor, positions: Tensor) -> Evidence:
-        joint = self._joint(rows, positions)
-        return Evidence(*joint, *self._class_moments(rows), *self._spatial_moments(positions))
+        joint, of_class = self._joint(rows, positions), self._class_moments(rows)
+        spatial = self._spatial_moments(positions)
+        return Evidence(*joint, *of_class, *spatial, *self._target(rows, positions, of_class, spatial))
 
     def _joint(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         s, m = self._statistics, len(rows)
@@ -115,6 +118,56 @@ class PriorTable:
         known[-1] = unlabelled is not None
         return torch.cat([mean, mean[last, None]]), torch.cat([std, std[last, None]]), known
 
+    def _target(self, rows: Tensor, positions: Tensor, of_class: tuple, spatial: tuple) -> tuple[Tensor, Tensor]:
+        """What the cells are drawn toward, mean and std (m, C): bilinear between corners, class or place if none."""
+        if self._method is METHODS["joint"] and self._statistics.has_target:
+            here = (rows != self._unknown).nonzero().flatten()
+            if len(here) == len(rows):
+                return self._between_corners(rows, positions)
+        else:
+            here = rows[:0]
+        class_mean, class_std, known = of_class
+        mean, std = torch.where(known, class_mean, spatial[0]), torch.where(known, class_std, spatial[1])
+        if not len(here):
+            return mean, std
+        found = self._between_corners(rows[here], positions[here])
+        return mean.index_copy_(0, here, found[0]), std.index_copy_(0, here, found[1])
+
+    def _between_corners(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Target mean and std (m, C) of cells of known classes."""
+        present, index = rows.unique(return_inverse=True)
+        mean, std = self._statistics.target(present.tolist())
+        # Between corners variances are interpolated, not spreads.
+        moments = torch.cat([mean, std**2], dim=1)  # (n, 2 C, gh, gw)
+        corner, weight = self._corners(*mean.shape[2:])
+        rows_of_corners = moments.flatten(2).transpose(1, 2).flatten(0, 1)  # (n gh gw, 2 C)
+        first = index * (mean.shape[2] * mean.shape[3])
+        at, share = corner.index_select(1, positions), weight.index_select(1, positions).unsqueeze(2)
+        found = share[0] * rows_of_corners.index_select(0, first + at[0])
+        for i in (1, 2, 3):
+            found.addcmul_(share[i], rows_of_corners.index_select(0, first + at[i]))
+        mean, variance = found.chunk(2, dim=1)
+        return mean, variance.sqrt()
+
+    def _corners(self, gh: int, gw: int) -> tuple[Tensor, Tensor]:
+        """The four corners around each cell, (4, h w) index into a gh x gw grid, and their weights."""
+        if self._corner_table is None:
+            h, w = self._size
+            (top, down), (left, right) = _between(h, gh), _between(w, gw)
+            index, weight = [], []
+            for y, wy in (top, down):
+                for x, wx in (left, right):
+                    index.append((y.unsqueeze(1) * gw + x).flatten())
+                    weight.append((wy.unsqueeze(1) * wx).flatten())
+            self._corner_table = torch.stack(index), torch.stack(weight)
+        return self._corner_table
+
+    def rows_of(self, labels: Tensor) -> Tensor:
+        """Class row of each cell, of the labels' shape; K where the file knows neither the class nor class 255."""
+        rows = self._row_of_label[labels.clamp_max(len(self._row_of_label) - 1)]
+        unlabelled = self._statistics.row_of(UNLABELLED)
+        return rows if unlabelled is None else torch.where(rows == self._unknown, unlabelled, rows)
+
     def _spatial_moments(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = self._spatial
         return mean[positions], std[positions]
@@ -139,6 +192,15 @@ class PriorTable:
                 f"Method '{method}' needs {' and '.join(missing)} statistics, which {s.name} does not hold. "
                 f"Choose one of: {', '.join(able)}."
             )
+
+
+def _between(cells: int, corners: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The corners before and after each cell's centre along one side, (cells,) each, with their weights."""
+    at = ((torch.arange(cells) + 0.5) * (corners / cells) - 0.5).clamp(0, corners - 1)
+    before = at.floor().long()
+    after = (before + 1).clamp_max(corners - 1)
+    share = at - before
+    return (before, 1 - share), (after, share)
 
 
 def _overall(s: Statistics) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ NEGATIVE = (
     "worst quality, low quality"
 )
 STEPS, TIMESTEP, SEED = 20, 799, 1
+SCENE_VARIATION, AUTO = 1, -1
 SAMPLER, SCHEDULER = "ddim", "ddim_uniform"
 
 # Colours the page itself offers for nodes and groups.
@@ -85,6 +86,8 @@ NODE_TYPES: Mapping[str, NodeType] = {
             *_widgets(("method", "COMBO"), ("seed", "INT"), ("strength", "FLOAT"), ("batch_size", "INT")),
             Slot("width", "INT", widget=True, optional=True),
             Slot("height", "INT", widget=True, optional=True),
+            Slot("scene_variation", "FLOAT", widget=True, optional=True),
+            Slot("shrinkage", "FLOAT", widget=True, optional=True),
         ),
         (("latent", "LATENT"), ("preview", "IMAGE")),
     ),
@@ -382,8 +385,8 @@ def _controlnet(graph: Graph, example: Example, labels: int) -> _Ends:
 def _start(graph: Graph, example: Example, ends: _Ends) -> tuple[int, int]:
     """Add the group that makes the starting latent; return the nodes of the latent and of where sampling starts."""
     statistics = graph.add("SCPLoadStatistics", (_C, _LOWER, 270, 120), [example.statistics])
-    values = ["joint", SEED, "fixed", 1, 1, *example.size]
-    prior = graph.add("SCPPriorLatent", (_D, _LOWER, 300, 560), values)
+    values = ["joint", SEED, "fixed", 1, 1, *example.size, SCENE_VARIATION, AUTO]
+    prior = graph.add("SCPPriorLatent", (_D, _LOWER, 300, 610), values)
     graph.link(statistics, "statistics", prior, "statistics")
     read = [graph.link(ends.labels, "labels", ends.hint, "labels"), graph.link(ends.labels, "labels", prior, "labels")]
     graph.bend(read[1:], _D - 20, _LOWER - 40, after=graph.bend(read, _C - 30, 160))

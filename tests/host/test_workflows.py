@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import demo
 import demo_set
 import graph_convert
 import numpy as np
@@ -14,6 +13,8 @@ from comfy_server import ExecutionFailed, PromptRejected
 from layout import ROOT
 from PIL import Image
 from shared_data import require
+
+import demo
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SIZES = {"cityscapes": (1024, 512), "ade20k": (512, 512), "coco-stuff": (512, 384)}

@@ -44,7 +44,7 @@ def one_cell(tensors, method, k, i, j, options):
         elif method == "joint-class" or cell is None:
             m, s = cell or broad
         else:
-            a, b = options["mean_pseudo_count"], options["variance_pseudo_count"]
+            a, b = options["shrinkage"], 8 * options["shrinkage"]
             m = (n * cell[0] + a * broad[0]) / (n + a)
             s = ((n * (cell[1] ** 2 + (cell[0] - m) ** 2) + b * broad[1] ** 2) / (n + b)) ** 0.5
         out.append((m, s if method == "normal" else max(s, SPREAD_FLOOR)))
@@ -58,7 +58,7 @@ def test_every_method_against_a_slow_loop(method, ids):
     labels = torch.tensor([*ids, UNKNOWN, 255])[
         torch.randint(0, len(ids) + 2, (2, 4, 6), generator=torch.Generator().manual_seed(1))
     ]
-    options = {"weight": 0.3, "mean_pseudo_count": 5.0, "variance_pseudo_count": 11.0}
+    options = {"weight": 0.3, "shrinkage": 5.0}
     maps = prior_maps(statistics, labels, method, **options)
     tensors = statistics.tensors()
     for b in range(2):
@@ -75,19 +75,19 @@ def test_every_method_against_a_slow_loop(method, ids):
     method=st.sampled_from([m for m in METHODS if m != "normal"]),
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     empty=st.sampled_from([0.0, 0.5, 1.0]),
-    a=st.sampled_from([0.0, 0.5, 8.0]),
-    b=st.sampled_from([0.0, 64.0]),
+    shrinkage=st.sampled_from([None, 0.0, 0.01, 0.5, 8.0, 1e9, 1e308]),
     unlabelled=st.booleans(),
+    learned=st.booleans(),
 )
 @settings(max_examples=150, deadline=None)
-def test_the_spread_is_always_positive_and_finite(seed, method, size, empty, a, b, unlabelled):
+def test_the_spread_is_always_positive_and_finite(seed, method, size, empty, shrinkage, unlabelled, learned):
     """For any file, label map, size and options; the file here has cells that saw nothing and cells that saw one."""
     ids = (2, 5, 255) if unlabelled else (2, 5)
-    statistics = make_statistics(ids, seed=seed, empty=empty)
+    statistics = make_statistics(ids, seed=seed, empty=empty, learned=learned)
     labels = torch.tensor([2, 5, 255, UNKNOWN])[
         torch.randint(0, 4, (1, 12, 13), generator=torch.Generator().manual_seed(seed))
     ]
-    maps = prior_maps(statistics, labels, method, latent_size=size, mean_pseudo_count=a, variance_pseudo_count=b)
+    maps = prior_maps(statistics, labels, method, latent_size=size, shrinkage=shrinkage)
     assert maps.mean.shape == maps.std.shape == (1, 4, *size)
     assert torch.isfinite(maps.mean).all()
     assert torch.isfinite(maps.std).all()
@@ -124,7 +124,7 @@ def test_a_fraction_of_a_photo_counts_as_that_fraction():
     for n in (0.001, 0.05, 0.5, 1.0, 30.0):
         cell, broad = torch.tensor([[100.0]]), torch.tensor([[0.0]])
         one, known = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
-        e = Evidence(torch.tensor([[n]]), cell, 2 * one, broad, 5 * one, known, broad, one)
+        e = Evidence(torch.tensor([[n]]), cell, 2 * one, broad, 5 * one, known, broad, one, broad, 5 * one)
         got = joint(e, Options(mean_pseudo_count=8, variance_pseudo_count=64))
         mean = n * 100 / (n + 8)
         variance = (n * (4 + (100 - mean) ** 2) + 64 * 25) / (n + 64)
@@ -189,7 +189,7 @@ def test_filling_in_piecemeal_gives_what_filling_at_once_gives(method):
     at_once = prior_maps(whole, labels, method)
     for i in (0, 1, 2):
         one = prior_maps(parts, labels[i : i + 1], method)
-        for a, b in zip(one, at_once, strict=True):
+        for a, b in zip(one[:3], at_once[:3], strict=True):
             assert torch.equal(a[0], b[i])
 
 
@@ -229,7 +229,7 @@ class TestSample:
     def test_an_item_drawn_alone_is_the_same(self):
         maps = self.maps(5)
         batch = sample_prior(maps, 42)
-        some = type(maps)(*(part[[3, 1]] for part in maps))
+        some = type(maps)(*(part[[3, 1]] for part in maps[:3]))
         assert torch.equal(sample_prior(some, 42, batch_index=[3, 1]), batch[[3, 1]])
 
     def test_the_seed_matters(self):
@@ -259,9 +259,12 @@ class TestSample:
     [
         (lambda s, x: prior_maps(s, x, "jiont"), "no prior method 'jiont'.*Did you mean 'joint'"),
         (lambda s, x: prior_maps(s, x, "mixture", weight=1.5), "between 0 and 1; it is 1.5"),
-        (lambda s, x: prior_maps(s, x, "joint", mean_pseudo_count=-1), "negative"),
-        (lambda s, x: prior_maps(s, x, "joint", mean_pseudo_count=float("nan")), "finite"),
-        (lambda s, x: prior_maps(s, x, "joint", variance_pseudo_count=float("inf")), "finite"),
+        (lambda s, x: prior_maps(s, x, "joint", shrinkage=-1), "0 or more; it is -1"),
+        (lambda s, x: prior_maps(s, x, "joint", shrinkage=float("nan")), "finite.*it is nan"),
+        (lambda s, x: prior_maps(s, x, "joint", shrinkage=float("inf")), "finite.*it is inf"),
+        (lambda s, x: prior_maps(s, x, "joint", scene_variation=-0.1), "between 0 and 1; it is -0.1"),
+        (lambda s, x: prior_maps(s, x, "joint", scene_variation=1.5), "between 0 and 1; it is 1.5"),
+        (lambda s, x: prior_maps(s, x, "joint", scene_variation=float("nan")), "between 0 and 1; it is nan"),
         (lambda s, x: prior_maps(s, x.float()), "whole numbers"),
         (lambda s, x: prior_maps(s, x[0]), "shape"),
         (lambda s, x: prior_maps(s, x[:0]), "shape"),

@@ -160,9 +160,9 @@ def test_every_dtype_of_the_format_is_read(tmp_path, dtype):
     assert read.class_ids.tolist() == [0, 1, 3, 255]
 
 
-@pytest.mark.parametrize("size", ["K", "C", "h", "w"])
+@pytest.mark.parametrize("size", ["K", "C", "h", "w", "gh", "gw"])
 def test_a_file_with_nothing_along_one_side_is_refused(tmp_path, size):
-    dims = {"K": 2, "C": 4, "h": 3, "w": 5} | {size: 0}
+    dims = {"K": 2, "C": 4, "h": 3, "w": 5, "gh": 2, "gw": 3} | {size: 0}
     tensors = {
         key: torch.zeros(
             [dims[d] for d in shape], dtype=torch.int64 if key.endswith(("count", "ids")) else torch.float32
