@@ -237,15 +237,17 @@ def report(released: dict, places: dict[str, list[Path]], ready: list[Path]) -> 
         say(f"Model {name}: {'missing: ' + ', '.join(lacking) if lacking else 'its two model files are there'}.")
     has_model = not all(missing.values())
     if not has_model:
-        report_space(released, ready[0])
-    left = unconverted(released, statistics, has_model, places)
+        report_space(released, places["checkpoints"][0])
+    left = unconverted(statistics, missing, places)
     for line in left or next_step(released, bool(statistics), has_model, places):
         say(line)
 
 
 def report_space(released: dict, folder: Path) -> None:
     """Say whether a released set fits."""
-    free = shutil.disk_usage(folder).free
+    # The folder itself may be still to be made.
+    there = next((place for place in (folder, *folder.parents) if place.is_dir()), PACK)
+    free = shutil.disk_usage(there).free
     listed = next(iter(released["sets"].values()))["files"]["weights"]["listed"]
     say(
         f"Free space: {free / GB:.1f} GB. One released set is {listed} to download; its two model files take "
@@ -275,17 +277,18 @@ def missing_models(name: str, places: dict[str, list[Path]]) -> list[str]:
     ]
 
 
-def unconverted(released: dict, statistics: list[Path], has_model: bool, places: dict[str, list[Path]]) -> list[str]:
+def unconverted(statistics: list[Path], missing: dict[str, list[str]], places: dict[str, list[Path]]) -> list[str]:
     """Released files that lie in ComfyUI's folders as they were downloaded, and what makes them usable."""
     done = {path.stem for path in statistics}
     arrays = files_in(places[FOLDER], (".npy",))
     lines = []
-    for name in released["sets"]:
-        found = [path for path in arrays if path.name.startswith(name) and name not in done]
+    for name in missing:
+        # As the node reads it off the name.
+        found = [path for path in arrays if path.name.lower().replace("_", "-").startswith(name) and name not in done]
         if found:
             lines.append(f"{found[0].name} found: run the node SCP Convert Statistics once in ComfyUI.")
-    for path in files_in(places["checkpoints"], (".ckpt",)):
-        if path.stem in released["sets"] and not has_model:
+    for path in files_in([*places["checkpoints"], *places["controlnet"]], (".ckpt",)):
+        if missing.get(path.stem):
             lines.append(f"{path.name} found: run the node SCP Convert Checkpoint once in ComfyUI.")
     return [f"Next: {line}" for line in lines]
 

@@ -76,10 +76,12 @@ class SCPConvertStatistics(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, files: str, **_: object) -> tuple:
-        """Changes when one of the files does."""
+    def fingerprint_inputs(cls, files: str, dataset: str = _AUTO, **_: object) -> tuple:
+        """Changes when one of the files does, or what was made of them."""
         try:
-            return tuple((str(path), *_stamp(path)) for path in _series(files)[1])
+            root, paths = _series(files)
+            made = root / f"{_dataset(files, dataset)}{folders.EXTENSION}"
+            return tuple((str(path), *_stamp(path)) for path in [*paths, *([made] if made.exists() else [])])
         except (SCPError, OSError):
             return (files,)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -19,8 +20,12 @@ _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT"
 
 
 def register() -> None:
-    """Add `models/scp_statistics` to the folders ComfyUI knows, keeping those of the user's extra_model_paths.yaml."""
-    folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
+    """Make `models/scp_statistics` and add it to the folders ComfyUI knows, after those of extra_model_paths.yaml."""
+    own = os.path.join(folder_paths.models_dir, FOLDER)
+    # Whoever unpacked the pack by hand never ran install.py; and where nothing can be written, files may be elsewhere.
+    with contextlib.suppress(OSError):
+        os.makedirs(own, exist_ok=True)
+    folder_paths.add_model_folder_path(FOLDER, own)
     folder_paths.folder_names_and_paths[FOLDER][1].add(EXTENSION)
 
 

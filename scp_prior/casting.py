@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .errors import SCPError
+from .pickle_machine import shown
 
 # From 32768 elements on torch would use several threads, which on a busy machine wait for each other far longer than
 # the cast itself takes one of them; and a piece stays in the cache.
@@ -44,8 +45,8 @@ class Caster:
         if self._may_be_infinite(cast) and not block.isinf().equal(cast.isinf()):
             worst = block[block.isfinite()].abs().max().item()
             raise SCPError(
-                f"{self._source}: {name} holds the value {worst:.4g}, too large for {str(dtype)[6:]}, which ends at "
-                f"{torch.finfo(dtype).max:.5g}. Choose another dtype."
+                f"{self._source}: {shown(name)} holds the value {worst:.4g}, too large for {str(dtype)[6:]}, which "
+                f"ends at {torch.finfo(dtype).max:.5g}. Choose another dtype."
             )
         return cast
 

@@ -84,7 +84,8 @@ def _by_hand(target: Target, wish: Wish) -> None:
         name = file.paths[0].rpartition("/")[2] if len(file.paths) == 1 else f"*{file.ending}"
         print(f"  {name}{f', {file.listed}' if file.listed else ''}: {file.what}")
         print(f"    from {file.page}\n    into {target.originals}")
-    print("Then run the same command again: it converts them, and needs no connection for that.")
+    make = "" if target.originals.is_dir() else "Make that folder where it is not there yet. "
+    print(f"{make}Then run the same command again: it converts them, and needs no connection for that.")
 
 
 def _say(line: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_ENDINGS = (".ckpt", ".pt", ".pth", ".bin")
+_ENDINGS = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".sft")
 
 
 def weights_arguments(parser: argparse.ArgumentParser) -> None:

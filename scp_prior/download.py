@@ -6,6 +6,7 @@ something the next run goes on from, and nothing lies where a loader would take 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -129,4 +130,6 @@ def _remove_if_empty(folder: Path) -> None:
     for path in (folder, folder.parent):
         if not path.is_dir() or any(path.iterdir()):
             return
-        path.rmdir()
+        # Somebody may put a file there in this moment.
+        with contextlib.suppress(OSError):
+            path.rmdir()

@@ -16,6 +16,11 @@ from torch import Tensor
 
 from .errors import SCPError
 
+try:
+    import fcntl
+except ImportError:  # Windows, which removes no file that is being written
+    fcntl = None
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -33,7 +38,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise SCPError(
             f"Cannot write {target}: {error.strerror or error}. Choose a folder you can write to."
         ) from error
-    os.close(handle)
+    if fcntl is None:
+        os.close(handle)  # Windows renames no open file either
+    else:
+        # While it is open, it tells another process that this is no leftover; not every file system can.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     temporary = Path(name)
     try:
         yield temporary
@@ -41,15 +51,37 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except OSError as error:
-        raise SCPError(f"Cannot write {target}: {error.strerror or error}.") from error
+        # Windows replaces no file that is in use; ComfyUI keeps the models it has loaded open.
+        held = " If a program has it open, such as ComfyUI, close that first." * isinstance(error, PermissionError)
+        raise SCPError(f"Cannot write {target}: {error.strerror or error}.{held}") from error
     finally:
         temporary.unlink(missing_ok=True)
+        if fcntl is not None:
+            os.close(handle)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what runs killed while they wrote this file have left beside it; each may be as large as it."""
+    """Remove what runs killed while they wrote this file have left beside it; each may be as large as it.
+
+    What another run is still writing stays.
+    """
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        part.unlink(missing_ok=True)
+        if not _in_use(part):
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def _in_use(part: Path) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        with part.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -29,7 +29,8 @@ def find_halves(names: Iterable[str]) -> Halves:
 
     A ControlNet that stands alone, without `control_model.` before its names, is one half whole.
     """
-    names = tuple(names)
+    # A safetensors file keeps its metadata under this name; no model has a tensor that is called so.
+    names = tuple(name for name in names if name != "__metadata__")
     if any(part <= set(names) for part in _ALONE):
         return Halves(names, (), (), ())
     found: dict[str, list[str]] = {field: [] for field in Halves._fields}

@@ -119,7 +119,9 @@ class Hub:
                 verified(part)
             os.replace(part, target)
         for stale in target.parent.glob(f"{target.name}.*.part*"):
-            stale.unlink(missing_ok=True)
+            # On Windows not while another process waits for its lock; it is in nobody's way.
+            with contextlib.suppress(OSError):
+                stale.unlink()
 
     def _transfer(self, path: str, commit: str, part: Path, size: int | None, shown: str) -> None:
         url = self._library.hf_hub_url(self.repository, path, revision=commit)

@@ -61,7 +61,10 @@ class Original:
             return None
 
     def _write(self, noted: dict) -> None:
-        self._note.write_text(json.dumps(noted), encoding="utf-8")
+        try:
+            self._note.write_text(json.dumps(noted), encoding="utf-8")
+        except OSError as error:
+            raise SCPError(f"Cannot write {self._note}: {error.strerror or error}.") from error
 
 
 def _identity(path: Path) -> list[int]:

@@ -91,7 +91,8 @@ class MappedFile(contextlib.AbstractContextManager):
             for first in range(0, stored.numel, step):
                 yield self._window(stored.dtype, stored.start + first * item, min(step, stored.numel - first))
             return
-        if stored.nbytes > MAX_VIEW:
+        # What it spans counts too: not aligned, that is copied whole.
+        if max(stored.nbytes, stored.span * stored.dtype.itemsize) > MAX_VIEW:
             raise SCPError(
                 f"{self._path.name} holds a tensor of shape {stored.shape} whose elements do not lie in a row; such "
                 f"tensors are read up to {MAX_VIEW >> 30} GB. Get the file from where it was made."
@@ -99,7 +100,7 @@ class MappedFile(contextlib.AbstractContextManager):
         whole = self._window(stored.dtype, stored.start, stored.span).as_strided(stored.shape, stored.stride)
         rows = max(limit * stored.shape[0] // stored.nbytes, 1)
         for first in range(0, stored.shape[0], rows):
-            yield whole[first : first + rows].reshape(-1).clone()
+            yield whole[first : first + rows].reshape(-1).contiguous()
 
     def read(self, stored: Stored) -> Tensor:
         """A tensor's own copy.

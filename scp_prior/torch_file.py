@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import SCPError
+from .pickle_machine import shown
 from .stored import Stored
 from .torch_pickle import Inert, TorchMachine
 from .torch_zip import Directory, read_directory
@@ -42,7 +43,7 @@ def open_torch_file(path: Path) -> TorchFile:
     content = TorchMachine(memoryview(data), path.name, directory.records).run()
     inner = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(inner, dict):
-        kind = inner.name if isinstance(inner, Inert) else type(inner).__name__
+        kind = shown(inner.name) if isinstance(inner, Inert) else type(inner).__name__
         raise SCPError(f"{path.name}: expected a dictionary of tensors in it, got {kind}.")
     step = content.get("global_step")
     return TorchFile(

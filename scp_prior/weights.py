@@ -30,6 +30,10 @@ _SMALL = 1 << 20
 _RESERVE = 32 << 20
 # Blocks that may wait to be hashed.
 _BEHIND = 8
+# Tensors may share bytes of the source; far more than it holds is a bomb for the disk.
+_MOST_SHARED = 8 << 30
+# Of <set>, in bytes: a file's name has 255, and a temporary one is the longest.
+_LONGEST_NAME = 200
 
 Progress = Callable[[int, int], None]
 
@@ -136,6 +140,12 @@ def convert_weights(
             source if half == "checkpoint" else None,
             f"Nothing to do: {source.name} already is what ComfyUI reads as a {_WORDS[half]}, in {dtype}.",
         )
+    claimed = sum(job.reads for job in jobs)
+    if claimed > 2 * opened.size + _MOST_SHARED:
+        raise SCPError(
+            f"{source.name} claims to hold {_gb(claimed)} of weights in {_gb(opened.size)}. It is damaged or made to "
+            "fill a disk: get it from where it was released."
+        )
     made = [job for job in jobs if not _is_made(job.target, opened, dtype)]
     _check_targets(made, source, DTYPES[dtype])
     _write_all(opened, made, dtype, progress)
@@ -152,8 +162,16 @@ def _stem(source: Path, name: str | None) -> str:
         stem = source.stem
         for ending in _ENDINGS.values():
             stem = stem.removesuffix(ending) or stem
+        if len(stem.encode(errors="replace")) > _LONGEST_NAME:
+            raise SCPError(f"{source.name}: the name is too long for what is made of it. Rename the file first.")
         return stem
-    if not name.strip() or not name.isprintable() or set(name) & set('\\/:*?"<>|') or name.startswith("."):
+    if (
+        not name.strip()
+        or not name.isprintable()
+        or set(name) & set('\\/:*?"<>|')
+        or name.startswith(".")
+        or len(name.encode()) > _LONGEST_NAME
+    ):
         raise SCPError(f"'{name}' cannot be part of a file's name. Use letters, digits, - and _; no folders.")
     return name
 

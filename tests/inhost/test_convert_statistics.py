@@ -155,6 +155,16 @@ def test_the_cache_notices_a_changed_file(host, folder):
     assert fingerprint(files="absent") == ("absent",)
 
 
+def test_the_cache_notices_that_what_was_made_is_gone(folder, host, convert):
+    drop(folder)
+    convert("cityscapes_hr_10000")
+    fingerprint = host.nodes["SCPConvertStatistics"].fingerprint_inputs
+    made = fingerprint(files="cityscapes_hr_10000", dataset="auto")
+    assert fingerprint(files="cityscapes_hr_10000", dataset="auto") == made
+    (folder / "cityscapes.safetensors").unlink()
+    assert fingerprint(files="cityscapes_hr_10000", dataset="auto") != made
+
+
 @pytest.mark.parametrize("name", ["", "absent", "../models/scp_statistics/x", "/etc/passwd", "..", "cityscapes_hr"])
 def test_a_name_that_is_not_offered_is_refused(host, folder, name):
     assert "Put the three of one data set there" in validate(host, files=name, dataset="auto")

@@ -6,6 +6,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import one_thread  # noqa: F401
 import pytest
 from reducing import PATIENCE, in_child, make_pairs
 

@@ -22,7 +22,7 @@ from scp_prior.weights import convert_weights
 
 # What the host lists in a models folder.
 LISTED = (".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft")
-KILLS = 12
+KILLS = 8
 
 
 @pytest.fixture(scope="module")

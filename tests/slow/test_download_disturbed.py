@@ -14,6 +14,7 @@ from hub_server import HubServer
 from safetensors import safe_open
 
 PATIENCE = 60
+KILLS = 10
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +87,12 @@ def test_ended_in_the_middle_and_run_again(hub, downloads, undisturbed, number):
 
 def test_killed_at_random_moments(hub, downloads, undisturbed):
     rng, kills, done = random.Random(20240502), 0, False
-    while kills < 20 or not done:
+    while kills < KILLS or not done:
         if done:
             for path in ALL_MADE:
                 (downloads.models / path).unlink()
         running = downloads.start(endpoint=hub.endpoint)
-        if kills < 20:
+        if kills < KILLS:
             # From before the first request to after the last file: a run takes about a second.
             running.process.join(rng.uniform(0, 1.2))
             running.process.kill()

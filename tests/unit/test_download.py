@@ -27,7 +27,8 @@ from hub_server import HubServer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from scp_prior import load_statistics
+from scp_prior import SCPError, load_statistics
+from scp_prior.originals import Original
 
 ROOT = Path(__file__).resolve().parents[2]
 CATEGORICAL, SPATIAL, JOINT = STATISTICS
@@ -153,6 +154,22 @@ def test_the_wish_to_keep_may_come_later(hub, downloads):
     assert (downloads.originals / name(JOINT)).exists()
     assert downloads.run("--remove-original", "--statistics-only", endpoint=hub.endpoint).code == 0
     assert not (downloads.originals / name(JOINT)).exists()
+
+
+def test_a_note_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    original = Original(tmp_path / "a.ckpt")
+    original.path.write_bytes(b"whole")
+    original.note(original.path, "commit", keep=False)
+    note = next(tmp_path.glob("*.json"))
+    kept = note.read_text()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(SCPError, match=r"Cannot write .*\.json: No space left"):
+        original.keep()
+    assert note.read_text() == kept
 
 
 def test_each_file_says_what_it_was_made_of(hub, downloads):
@@ -310,6 +327,7 @@ def test_offline_it_says_which_page_and_which_folder(hub, downloads):
     base = "https://huggingface.co/c7w/SCP-Diff/blob/main"
     assert pages(ran.out) == {name(path): f"{base}/{path}" for path in (*STATISTICS, CHECKPOINT)}
     assert ran.out.count(f"into {downloads.originals}\n") == 4
+    assert "Make that folder where it is not there yet." in ran.out
     assert hub.requests == []
 
 

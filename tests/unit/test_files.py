@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from scp_prior import SCPError
-from scp_prior.files import atomic_write, write_safetensors
+from scp_prior import SCPError, files
+from scp_prior.files import atomic_write, remove_leftovers, write_safetensors
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_failure_leaves_what_was_there_and_no_litter(tmp_path):
@@ -55,6 +59,36 @@ def test_a_full_disk_is_an_error_of_ours(tmp_path):
         f.write(b"x")
     assert (tmp_path / "a.bin").read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_in_use_is_told_as_that(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Access is denied")
+
+    monkeypatch.setattr(files.os, "replace", refuse)
+    held = r"Access is denied\. If a program has it open, such as ComfyUI, close"
+    with pytest.raises(SCPError, match=held), atomic_write(tmp_path / "a.bin"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_run_is_writing_is_no_leftover(tmp_path):
+    target = tmp_path / "a.bin"
+    call = f"remove_leftovers(Path({str(target)!r}))"
+    clear = f"from pathlib import Path; from scp_prior.files import remove_leftovers; {call}"
+    with atomic_write(target) as temporary:
+        temporary.write_bytes(b"whole")
+        subprocess.run([sys.executable, "-c", clear], cwd=ROOT, check=True)
+    assert target.read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_leftovers_that_cannot_be_removed_are_left(tmp_path):
+    (tmp_path / ".a.bin.1.part").mkdir()  # on Windows it would be a file that another process writes
+    (tmp_path / ".a.bin.2.part").write_bytes(b"half")
+    (tmp_path / ".ab.bin.2.part").write_bytes(b"of another")
+    remove_leftovers(tmp_path / "a.bin")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.bin.1.part", ".ab.bin.2.part"]
 
 
 def test_equal_content_is_equal_bytes(tmp_path):

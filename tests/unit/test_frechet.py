@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import cell_major, dense_covariance, random_maps
+from known_truth import cell_major, dense_covariance, random_maps
 
 from scp_prior import SCPError, sample_prior
 from scp_prior.frechet import Gaussian, RunningMoments, frechet_distance

@@ -325,10 +325,25 @@ def test_released_files_dropped_in_are_noticed(host, pack):
     assert name not in install(pack).said
 
 
-def test_too_little_space_is_told(host, pack):
-    """A disk of its own, which only root can mount."""
-    models = host / "models"
+def test_a_second_set_is_noticed_where_a_first_is_complete(host, pack):
+    for name, folder in zip(MODELS, ("checkpoints", "controlnet"), strict=True):
+        put(host / "models" / folder / name)
+    put(host / "models" / "controlnet" / "ade20k.ckpt")
+    put(host / "models" / "checkpoints" / "cityscapes.ckpt")
+    put(own_folder(host) / "Coco_Stuff_10000_spatial_mean_std.npy")
+    said = install(pack).said
+    assert "ade20k.ckpt found: run" in said
+    assert "cityscapes.ckpt" not in said
+    assert "Coco_Stuff_10000_spatial_mean_std.npy found: run" in said
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_too_little_space_is_told(host, pack, tmp_path, elsewhere):
+    """A disk of its own, which only root can mount; it is that of the checkpoints which counts."""
+    models = tmp_path / "shared" if elsewhere else host / "models"
     models.mkdir()
+    if elsewhere:
+        (host / "extra_model_paths.yaml").write_text(f"a:\n    checkpoints: {models / 'checkpoints'}\n")
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(models)], capture_output=True)
     if mounted.returncode:
         pytest.skip("a small disk can only be mounted by root")

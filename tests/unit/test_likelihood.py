@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import cell_major, dense_covariance, random_maps
+from known_truth import cell_major, dense_covariance, random_maps
 
 from scp_prior import sample_prior
 from scp_prior.likelihood import cell_nll, picture_nll

@@ -352,6 +352,24 @@ def test_a_view_that_claims_a_terabyte_is_not_made(tmp_path):
         next(file.blocks(stored))
 
 
+def test_what_is_not_in_a_row_is_made_once(tmp_path):
+    """And not at all where two elements lie further apart than any weight is long."""
+    (tmp_path / "a").write_bytes(bytes(24))
+    os.truncate(tmp_path / "a", 3 << 30)  # takes no space
+    with MappedFile(tmp_path / "a") as file:
+        (block,) = file.blocks(Stored(torch.float32, (2, 3), (1, 2), 0, 24))
+        assert block.is_contiguous()
+        with pytest.raises(SCPError, match="read up to 1 GB"):
+            next(file.blocks(Stored(torch.float32, (2,), (1 << 29,), 1, 3 << 30)))
+
+
+def test_a_hostile_name_at_the_top(tmp_path):
+    write_archive(tmp_path / "a.pt", b"\x80\x02cpathlib\nP\x1b[2J\n)R.")
+    with pytest.raises(SCPError, match="expected a dictionary") as caught:
+        open_torch_file(tmp_path / "a.pt")
+    assert str(caught.value).isprintable()
+
+
 # Archives
 
 

@@ -293,6 +293,13 @@ class TestRefusals:
             convert(tmp_path / "a.ckpt", out)
         assert listing(out) == []
 
+    def test_many_views_of_next_to_nothing(self, tmp_path, out):
+        state = {f"control_model.{i}": torch.zeros(1).expand(1 << 28) for i in range(9)}
+        torch.save(state, tmp_path / "a.ckpt")
+        with pytest.raises(SCPError, match=r"claims to hold 9\.7 GB of weights in 0\.0 MB"):
+            convert(tmp_path / "a.ckpt", out)
+        assert not out.exists()
+
     def test_a_file_of_that_name_that_is_not_ours(self, source, out):
         (out / "checkpoints").mkdir(parents=True)
         precious = out / "checkpoints" / "ade20k_checkpoint.safetensors"
@@ -312,7 +319,26 @@ class TestRefusals:
         free.free = 1 << 20
         assert convert(source, out).controlnet.is_file()
 
-    @pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "", " ", ".hidden", "a\nb", "C:x"])
+    def test_a_tensor_named_as_the_metadata_is_left_out(self, tmp_path, out):
+        alone = {name.removeprefix("control_model."): torch.ones(2) for name in NAMES["controlnet"]}
+        torch.save({**alone, "__metadata__": torch.ones(1)}, tmp_path / "a.ckpt")
+        check(convert(tmp_path / "a.ckpt", out).controlnet, alone, torch.float16)
+
+    def test_a_hostile_name_is_one_line_without_control_characters(self, tmp_path, out):
+        torch.save({"control_model.\x1b[2J\n" + "x" * 5000: torch.tensor([1e30])}, tmp_path / "a.ckpt")
+        with pytest.raises(SCPError, match="too large for float16") as caught:
+            convert(tmp_path / "a.ckpt", out)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 300
+
+    def test_a_name_too_long_for_what_is_made_of_it(self, source, out, tmp_path):
+        shutil.copy(source, tmp_path / f"{'x' * 240}.ckpt")
+        with pytest.raises(SCPError, match="Rename the file"):
+            convert(tmp_path / f"{'x' * 240}.ckpt", out)
+        shutil.copy(source, tmp_path / f"{'x' * 200}.ckpt")
+        assert convert(tmp_path / f"{'x' * 200}.ckpt", out).controlnet.is_file()
+
+    @pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "", " ", ".hidden", "a\nb", "C:x", "x" * 240])
     def test_names_that_leave_the_folder(self, source, out, name):
         with pytest.raises(SCPError, match="cannot be part of a file's name"):
             convert(source, out, name=name)
@@ -354,6 +380,7 @@ class TestCommandLine:
         ("words", "message"),
         [
             (["a.ckpt"], "give --out-dir"),
+            (["a_controlnet.safetensors"], "give --out-dir"),
             (["a.ckpt", "--out", "b.safetensors", "--out-dir", "c"], "needs --out-dir only"),
             (["a.ckpt", "--dataset", "ade20k", "--out-dir", "c"], "needs --out-dir only"),
             (["folder"], "--dataset and --out must be given"),

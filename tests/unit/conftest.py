@@ -1,0 +1,3 @@
+from __future__ import annotations
+
+import one_thread  # noqa: F401
