@@ -1,8 +1,8 @@
 """Polish the demo's decoder: the encoder stays as it is, so latents, U-Net and statistics stay valid.
 
 Half the work of training both. Besides the errors of `train_vae` the decoder is asked for as much edge as the picture
-has around each place, wherever exactly it lies: what cannot be known from the latent then comes out crisp rather than as
-a blur of all it could be.
+has around each place, wherever exactly it lies: what cannot be known from the latent then comes out crisp rather than
+as a blur of all it could be.
 """
 
 from __future__ import annotations
