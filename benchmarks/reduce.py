@@ -23,7 +23,7 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from scp_prior import Accumulator  # noqa: E402
+from scp_prior import Accumulator, Collector  # noqa: E402
 from scp_prior.datasets import load_pair, open_dataset  # noqa: E402
 from scp_prior.labels import to_latent_grid  # noqa: E402
 from scp_prior.loader import Loading  # noqa: E402
@@ -170,6 +170,27 @@ def outside_the_encoder(images: int, size: tuple[int, int]) -> None:
             print(f"outside the encoder at 50 photos/s, 2 {kind:10s} {share:22.1%}{'':12s}   under 2%")
 
 
+def better_prior(size: tuple[int, int], classes: int, images: int) -> None:
+    """What learning the prior itself (folds, pictures, cross-validation, scene effects) adds to moments alone."""
+    grid = (size[0] // 8, size[1] // 8)
+    labels = torch.cat([to_latent_grid(label[None], grid) for label in label_maps(size, classes, 12, images)]).long()
+    latents = torch.randn(images, 4, *grid, generator=torch.Generator().manual_seed(1))
+    seconds = []
+    for made in (Accumulator(4, grid), Collector(4, grid)):
+        start = time.perf_counter()
+        for i in range(0, images, BATCH):
+            made.add(latents[i : i + BATCH], labels[i : i + BATCH])
+        added = time.perf_counter()
+        made.statistics()
+        seconds.append((added - start, time.perf_counter() - added))
+    (moments, _), (everything, fit) = seconds
+    per_photo = 1e3 * (everything - moments) / images
+    print(f"the prior itself, {size[0]}x{size[1]}, {classes:3d} classes: {per_photo:.2f} ms a photo, then {fit:.1f} s;")
+    for photos, speed in ((images, 20), (3000, 20), (20000, 20)):
+        share = (per_photo / 1e3 * photos + fit) / (photos / speed)
+        print(f"    of encoding {photos:5d} photos at {speed} a second {share:24.1%}")
+
+
 def growth() -> None:
     """Time per image over the number of images, and of classes in the data set."""
     grid, latent = (64, 128), torch.randn(1, 4, 64, 128)
@@ -210,6 +231,8 @@ def main() -> None:
         end_to_end(3, (128, 128))
     outside_the_encoder(300, (512, 512))
     torch.set_num_threads(1)
+    better_prior((512, 1024), 20, 480)
+    better_prior((512, 512), 150, 480)
     print("growth")
     growth()
 

@@ -217,6 +217,20 @@ def test_a_smooth_trend_is_found_by_neighbours_and_the_cells_stay_shrunk():
     assert target.shrinkage.mean >= 4
 
 
+def test_of_many_classes_those_most_often_seen_decide():
+    """Forty classes, of which the last eight are in one photo only: the choice is that of the others alone."""
+    g = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 32, (25, H, W), generator=g)
+    labels[0, 0, :8] = torch.arange(32, 40)
+    z = torch.randn(25, 2, H, W, generator=g, dtype=torch.float64) + labels[:, None] / 8
+    fold = torch.arange(25) % 5
+    many = fit(z, labels, fold, 40)
+    classes, pictures = sums_of(z, labels, fold, 40)
+    alone = fit_target(classes.__getitem__, pictures[:, :32], (H, W))
+    assert many.shrinkage == alone.shrinkage
+    assert len(many.mean) == 40
+
+
 def test_the_same_again():
     made = [fit(*photos(15, 3, ramp=2.0)) for _ in range(2)]
     assert torch.equal(made[0].mean, made[1].mean)
