@@ -141,6 +141,10 @@ def _in_background(source: Iterator[Batch]) -> Iterator[Batch]:
         return False
 
     def fill() -> None:
+        # Processes started from this thread inherit it: Ctrl-C would meet them while they still import, and each would
+        # print a traceback.
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for batch in source:
                 if not put(batch):
