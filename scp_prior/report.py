@@ -27,7 +27,7 @@ def report(statistics: Statistics, labels: Tensor, maps: PriorMaps, method: str)
     if statistics.latent_size not in (None, (height, width)):
         lines.append("statistics resampled from {1}x{0}".format(*statistics.latent_size))
     if "joint" in METHODS[method].needs:
-        lines += _stood_in(maps)
+        lines += _stood_in(maps, "class nearby" if method == "joint" and statistics.has_target else "class")
     if method == "joint":
         lines += _scene(statistics)
     unknown = _unknown(statistics, labels) if METHODS[method].needs not in ((), ("spatial",)) else []
@@ -44,11 +44,11 @@ def _scene(statistics: Statistics) -> list[str]:
     return []
 
 
-def _stood_in(maps: PriorMaps) -> list[str]:
+def _stood_in(maps: PriorMaps, of_class: str) -> list[str]:
     shares = maps.origin.flatten().cpu().bincount(minlength=NONE + 1).double() / maps.origin.numel()
     return [
         f"{shares[origin]:.1%} never seen there: from the {what}"
-        for origin, what in ((CLASS, "class"), (SPATIAL, "place"))
+        for origin, what in ((CLASS, of_class), (SPATIAL, "place"))
         if shares[origin] > 0
     ]
 
