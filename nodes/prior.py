@@ -41,7 +41,7 @@ class SCPPriorLatent(io.ComfyNode):
                     "method",
                     options=list(METHODS),
                     default="joint",
-                    tooltip="joint (best): per class and place, steadied where the data are few. joint-spatial and "
+                    tooltip="joint (default): per class and place, steadied where the data are few. joint-spatial and "
                     "joint-class: the paper's own. class, spatial, mixture: parts of it. normal: an empty latent.",
                 ),
                 io.Int.Input(
@@ -110,7 +110,8 @@ class SCPPriorLatent(io.ComfyNode):
                     step=1.0,
                     optional=True,
                     tooltip="For joint. -1 = auto, as held-out photos asked for when the file was made. Otherwise: how "
-                    "many photos' worth of its surroundings a cell is mixed with; 0 = none.",
+                    "many photos' worth of its surroundings a cell is mixed with (8 times that for its spread), and no "
+                    "correction learned from held-out photos; 0 = none.",
                 ),
             ],
             outputs=[

@@ -221,8 +221,19 @@ class SCPMergeStatistics(io.ComfyNode):
         from ..scp_prior.merge import merge_statistics
 
         merged = merge_statistics([statistics_a, statistics_b])
-        say(cls, f"{merged.metadata['images']} images, {len(merged.class_ids)} classes")
+        lost = _lost(merged, (statistics_a, statistics_b))
+        say(cls, f"{merged.metadata['images']} images, {len(merged.class_ids)} classes{lost}", warn=bool(lost))
         return io.NodeOutput(merged)
+
+
+def _lost(merged: Statistics, parts: tuple[Statistics, ...]) -> str:
+    """A line about what one part has and the other has not, so that the two together have not."""
+    what = [
+        name
+        for name, has in (("how far joint believes each cell", "has_target"), ("scene effects", "has_scene"))
+        if any(getattr(part, has) for part in parts) and not getattr(merged, has)
+    ]
+    return f"\nleft out, as one of them lacks it: {', '.join(what)}" if what else ""
 
 
 def _listing(folder: Path) -> str:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Rows of the coarse grid: fine enough for a horizon, coarse enough to cost next to nothing.
-_MOST_ROWS = 16
+_MOST_ROWS, _MOST_COLUMNS = 16, 64
 
 
 class CoarseGrid:
@@ -19,12 +19,13 @@ class CoarseGrid:
     cell's evidence goes to the corners it is later read from, in the same shares.
 
     Attributes:
-        size: (gh, gw), at most 16 rows, with the latent's proportions.
+        size: (gh, gw), at most 16 rows and 64 columns, with the latent's proportions.
     """
 
     def __init__(self, latent_size: tuple[int, int]):
         h, w = latent_size
-        self.size = (min(h, _MOST_ROWS), max(1, min(w, round(min(h, _MOST_ROWS) * w / h))))
+        rows = min(h, _MOST_ROWS)
+        self.size = (rows, max(1, min(w, round(rows * w / h), _MOST_COLUMNS)))
         self._down, self._across = _bilinear(h, self.size[0]), _bilinear(w, self.size[1])
         self._cells = h * w / (self.size[0] * self.size[1])
 

@@ -94,7 +94,7 @@ def evaluate(
         if real is None:
             real = Real.of(statistics.channels, size)
         labels = to_latent_grid(batch.labels.cpu(), size, statistics.label_rule.grid)
-        values = batch.latents.double().cpu() * scale
+        values = batch.latents.cpu().double() * scale
         real.add(values, labels)
         variants = [
             (variant, maps) for method in chosen for variant, maps in _variants(statistics, labels, method, size, scale)

@@ -6,7 +6,6 @@ speaks with the weight of its photos, class by class.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from .pseudo_counts import Shrinkage
 from .statistics import Statistics
+
+_LEAST = 1e-3
 
 
 def with_learned_parts(whole: Statistics, parts: Sequence[Statistics]) -> Statistics:
@@ -54,15 +55,17 @@ def _target(whole: Statistics, parts: Sequence[Statistics]) -> dict[str, Tensor]
 
 
 def _shrinkage(parts: Sequence[Statistics]) -> Shrinkage:
-    """Pseudo-counts in the geometric mean, by photos."""
-    weights = [float(part.metadata["images"]) for part in parts]
+    """Averages by photos; of pseudo-counts the harmonic one, so that a part that never believes a cell has no veto."""
+    weights = [max(float(part.metadata["images"]), 1.0) for part in parts]
     total = sum(weights)
 
-    def mean_of(field: str) -> float:
-        logs = [w * math.log(max(getattr(p.shrinkage, field), 1e-3)) for w, p in zip(weights, parts, strict=True)]
-        return math.exp(sum(logs) / total)
+    def harmonic(field: str) -> float:
+        return total / sum(
+            w / max(getattr(part.shrinkage, field), _LEAST) for w, part in zip(weights, parts, strict=True)
+        )
 
-    return Shrinkage(mean_of("mean"), mean_of("variance"), mean_of("inflation"), {})
+    inflation = sum(w * part.shrinkage.inflation for w, part in zip(weights, parts, strict=True)) / total
+    return Shrinkage(harmonic("mean"), harmonic("variance"), inflation, {})
 
 
 def _scene(whole: Statistics, parts: Sequence[Statistics]) -> dict[str, Tensor]:

@@ -136,7 +136,7 @@ class Accumulator:
         return _second_moments(self._sums[slot].sum(axis=0), self._products[slot], self._pairs)
 
     def check(self, latents: Tensor, labels: Tensor, variance: Tensor | None = None) -> None:
-        """Raise what `add` would raise, and add nothing."""
+        """Raise what `add` would raise, and add nothing; classes met here get a place among the sums, of zeros."""
         values = self._as_values("latents", latents)
         if variance is not None:
             self._as_variance(variance, len(values))

@@ -69,7 +69,7 @@ def prior_maps(
             0 = every cell and channel is drawn by itself, as in the paper. No effect for files without scene effects.
 
     Returns:
-        PriorMaps on the labels' device.
+        PriorMaps on the labels' device; `scene` stays on the CPU, where noise is drawn.
 
     Raises:
         SCPError: an unknown method, a size that cannot be, an option out of range, labels outside 0..65535, or

@@ -121,7 +121,9 @@ def residuals_of(pictures: Sequence[Picture], class_ids: Sequence[int], mean: np
         value[index, present] = (picture.means - expected) / spread
         count[index, present] = sizes
         offset = here - np.repeat(expected, sizes, axis=0)
-        field[present] += np.add.reduceat(offset[:, :, None] * offset[:, None, :], starts)
+        for which, part in zip(present, np.split(offset, starts[1:]), strict=True):
+            # einsum and not a matrix product: BLAS may round by the number of its threads.
+            field[which] += np.einsum("ni,nj->ij", part, part)
         shown[present] += 1
     unused = count < FEWEST_CELLS
     count[unused] = 0

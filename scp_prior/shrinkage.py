@@ -4,7 +4,7 @@ A cell's mean and variance are drawn toward a *target*: what its class looks lik
 made from broad to narrow (all -> class -> place -> ever closer neighbours of the class), each step moving only as far
 as its evidence allows: residual * n / (n + a), with n the photos that speak for it and a the step's pseudo-count.
 Pseudo-counts are chosen by cross-validation over folds of photos, means and variances apart, so that 20 photos and
-20 000 each get what held-out photos say is best. Where places and neighbours serve no fold, the target is the class.
+20 000 each get what held-out photos say is best. Of two choices that differ by less than chance, the simpler is taken.
 """
 
 from __future__ import annotations

@@ -80,3 +80,15 @@ def test_a_file_without_scene_effects_says_so(host, statistics, labels, caplog):
     with caplog.at_level("INFO", logger="scp-diff"):
         host.run(host.nodes["SCPPriorLatent"], statistics=released, labels=labels, **inputs)
     assert "no scene effects in this file" in caplog.text
+
+
+def test_merging_with_a_file_that_lacks_them_says_what_is_left_out(host, statistics, caplog):
+    metadata = {**statistics.metadata, "vae": "v sha256:0123456789ab"}
+    whole = type(statistics).from_tensors(statistics.tensors(), metadata)
+    bare = {k: t for k, t in statistics.tensors().items() if not k.startswith("scene.")}
+    other = type(statistics).from_tensors(bare, metadata)
+    with caplog.at_level("INFO", logger="scp-diff"):
+        merged = host.run(host.nodes["SCPMergeStatistics"], statistics_a=whole, statistics_b=other)[0]
+    assert merged.has_target
+    assert not merged.has_scene
+    assert "left out, as one of them lacks it: scene effects" in caplog.text

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from scp_prior import Collector, Statistics, load_statistics, prior_maps, sample_prior, save_statistics
 from scp_prior.merge import merge_statistics
+from scp_prior.pseudo_counts import Shrinkage
 
 SIZE = (6, 8)
 METADATA = {"dataset": "toy", "label_rule": "nearest", "vae": "v sha256:0123456789ab", "image_size": "48x64"}
@@ -86,3 +87,15 @@ def test_with_a_part_that_has_learned_nothing_nothing_is_claimed():
     assert not merged.has_target
     assert not merged.has_scene
     assert merged.shrinkage is None
+
+
+def test_a_part_that_never_believes_a_cell_has_no_veto():
+    one = learned(1, 12)
+    never = Statistics.from_tensors(
+        one.tensors(), {**one.metadata, "shrinkage": Shrinkage(1e9, 1e9, 1.5, {}).to_json()}
+    )
+    sure = Statistics.from_tensors(one.tensors(), {**one.metadata, "shrinkage": Shrinkage(16, 64, 1.1, {}).to_json()})
+    merged = merge_statistics([never, sure]).shrinkage
+    assert merged.mean == pytest.approx(32, rel=1e-4)
+    assert merged.variance == pytest.approx(128, rel=1e-4)
+    assert merged.inflation == pytest.approx(1.3)
