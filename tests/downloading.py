@@ -6,6 +6,7 @@ import contextlib
 import io
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -142,6 +143,8 @@ _SERVER.set_forkserver_preload([*_OWN, *_ITS])
 
 def _in_child(argv: list[str], logs: tuple[Path, Path], settings: dict[str, str], before: Callable | None) -> None:
     assert "huggingface_hub" not in sys.modules
+    # A shell that starts the tests in the background lets them ignore Ctrl-C, and so would this process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(settings)
     if before:
         before()
