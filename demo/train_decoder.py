@@ -27,7 +27,9 @@ WARM_UP = 50
 DECAY = 0.995
 QUANTITIES = ("absolute", "squared", "edges")
 CHECKPOINT = "decoder.safetensors"
-_MARGIN = 8  # pixels; nearer to its border a piece lacks what the decoder sees of a whole picture
+_MARGIN = (
+    8  # pixels; nearer to a border that is not the picture's own, a piece lacks what the decoder sees of a picture
+)
 
 
 def _rate(step: int, steps: int) -> float:
@@ -39,11 +41,10 @@ def _edge_energy(pictures: Tensor) -> tuple[Tensor, ...]:
     return tuple(F.avg_pool2d(pictures.diff(dim=axis).abs(), 6, 3) for axis in (2, 3))
 
 
-def _loss(network: nn.Module, latents: Tensor, pictures: Tensor) -> tuple[Tensor, tuple[float, ...]]:
+def _loss(network: nn.Module, latents: Tensor, pictures: Tensor, counted: Tensor) -> tuple[Tensor, tuple[float, ...]]:
     with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
         decoded = network(latents).float()
-    inner = (..., slice(_MARGIN, -_MARGIN), slice(_MARGIN, -_MARGIN))
-    decoded, pictures = decoded[inner], pictures[inner]
+    decoded = torch.where(counted, decoded, pictures)
     difference = decoded - pictures
     absolute, squared = difference.abs().mean(), difference.square().mean()
     edges = difference.diff(dim=3).abs().mean() + difference.diff(dim=2).abs().mean()
@@ -53,17 +54,24 @@ def _loss(network: nn.Module, latents: Tensor, pictures: Tensor) -> tuple[Tensor
     return loss, (absolute.item(), squared.item(), energy.item())
 
 
-def _pieces(latents: Tensor, pictures: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A piece of each latent, and of its picture."""
+def _pieces(latents: Tensor, pictures: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A piece of each latent, and of its picture, and which pixels of that count, (B, 1, H, W) bool."""
     (height, width), cell = CELLS, pictures.shape[2] // latents.shape[2]
     room = torch.tensor([latents.shape[2] - height + 1, latents.shape[3] - width + 1])
     cut: list[Tensor] = []
     seen: list[Tensor] = []
-    for latent, picture in zip(latents, pictures, strict=True):
+    counted = torch.ones(len(latents), 1, height * cell, width * cell, dtype=torch.bool)
+    for count, latent, picture in zip(counted, latents, pictures, strict=True):
         y, x = (torch.rand(2, generator=draw) * room).long().tolist()
         cut.append(latent[:, y : y + height, x : x + width])
         seen.append(picture[:, y * cell : (y + height) * cell, x * cell : (x + width) * cell])
-    return torch.stack(cut), torch.stack(seen).contiguous(memory_format=torch.channels_last)
+        count[:, : _MARGIN if y else 0] = False
+        count[:, :, : _MARGIN if x else 0] = False
+        if y + height < latent.shape[1]:
+            count[:, -_MARGIN:] = False
+        if x + width < latent.shape[2]:
+            count[:, :, -_MARGIN:] = False
+    return torch.stack(cut), torch.stack(seen).contiguous(memory_format=torch.channels_last), counted
 
 
 def train(
@@ -98,10 +106,10 @@ def train(
             step = training.step
             draw = generator(seed, step)
             chosen = torch.randint(scenes.count, (batch,), generator=draw)
-            cut, seen = _pieces(latents[chosen], scenes.pictures(chosen.tolist()), draw)
+            cut, seen, counted = _pieces(latents[chosen], scenes.pictures(chosen.tolist()), draw)
             cut = cut + LATENT_NOISE * torch.randn(cut.shape, generator=draw)
             cut = cut.contiguous(memory_format=torch.channels_last)
-            parts = zip(cut.chunk(SHARDS), seen.chunk(SHARDS), strict=True)
+            parts = zip(cut.chunk(SHARDS), seen.chunk(SHARDS), counted.chunk(SHARDS), strict=True)
             report = shards.backward([partial(_loss, network, *part) for part in parts])
             training.advance(_rate(step, steps), DECAY, report)
             progress.show(
