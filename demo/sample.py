@@ -1,6 +1,6 @@
 """Draw the demo's maps with the demo's model in the real host, side by side: a contact sheet to look at.
 
-    python demo/sample.py [SHEET.png] [--weights DIR] [--steps 20] [--cfg 1.5]
+    python demo/sample.py [SHEET.png] [--weights DIR] [--steps 20] [--cfg 3]
 
 Columns: labels, normal start (pure noise), the pack's joint prior at t = 799, and a generated street with these labels
 (what the model could have drawn at best). Prints what it took, as JSON.
@@ -49,7 +49,7 @@ def _main() -> None:
     parser.add_argument("sheet", nargs="?", type=Path, default=Path("demo-sheet.png"))
     parser.add_argument("--weights", type=Path, default=DEMO / "weights")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--cfg", type=float, default=1.5)
+    parser.add_argument("--cfg", type=float, default=3.0)
     options = parser.parse_args()
     sys.path.append(str(DEMO.parent / "scripts"))
     from in_host import run
