@@ -7,33 +7,27 @@ as a blur of all it could be.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from checkpoints import Training, generator, load_average
+from checkpoints import Training, load_average
 from demo_data import FreshScenes, Scenes
-from progress import Progress
-from shards import SHARDS, Shards
+from loop import Pace, decibel, run
+from shards import SHARDS, Part
 from tiny_vae import WIDTHS, TinyVAE, decoder
 from torch import Tensor, nn
 from train_vae import LATENT_NOISE, load
 
-STEPS, BATCH, RATE = 3000, 8, 1e-3
+STEPS, BATCH = 3000, 8
+PACE = Pace(rate=1e-3, warm_up=50, decay=0.995)
 CELLS = (8, 16)  # of a piece of a scene
-WARM_UP = 50
-DECAY = 0.995
 QUANTITIES = ("absolute", "squared", "edges")
 CHECKPOINT = "decoder.safetensors"
 _MARGIN = (
     8  # pixels; nearer to a border that is not the picture's own, a piece lacks what the decoder sees of a picture
 )
-
-
-def _rate(step: int, steps: int) -> float:
-    return RATE * min(1.0, (step + 1) / WARM_UP) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def _edge_energy(pictures: Tensor) -> tuple[Tensor, ...]:
@@ -95,29 +89,20 @@ def train(
     """
     network = load(work).decoder.requires_grad_(True)
     average = decoder(WIDTHS).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=PACE.rate, betas=(0.9, 0.98), weight_decay=1e-3)
     plan = {"what": "decoder", "seed": seed, "steps": steps, "batch": batch, "shards": SHARDS, "scenes": scenes.count}
     training = Training(network, average, optimiser, plan, len(QUANTITIES))
-    training.resume(work / CHECKPOINT)
-    progress = Progress("decoder", steps, training.step)
-    last = steps if until is None else min(until, steps)
-    with Shards(network) as shards:
-        while training.step < last:
-            step = training.step
-            draw = generator(seed, step)
-            chosen = torch.randint(scenes.count, (batch,), generator=draw)
-            cut, seen, counted = _pieces(latents[chosen], scenes.pictures(chosen.tolist()), draw)
-            cut = cut + LATENT_NOISE * torch.randn(cut.shape, generator=draw)
-            cut = cut.contiguous(memory_format=torch.channels_last)
-            parts = zip(cut.chunk(SHARDS), seen.chunk(SHARDS), counted.chunk(SHARDS), strict=True)
-            report = shards.backward([partial(_loss, network, *part) for part in parts])
-            training.advance(_rate(step, steps), DECAY, report)
-            progress.show(
-                training.step, lambda: f"PSNR {-10 * math.log10(float(training.losses[-50:, 1].mean())):.2f} dB"
-            )
-            if training.step % save_every == 0 or training.step == last:
-                training.save(work / CHECKPOINT)
-    return training.losses
+
+    def draw_parts(draw: torch.Generator) -> list[Part]:
+        chosen = torch.randint(scenes.count, (batch,), generator=draw)
+        cut, seen, counted = _pieces(latents[chosen], scenes.pictures(chosen.tolist()), draw)
+        cut = cut + LATENT_NOISE * torch.randn(cut.shape, generator=draw)
+        cut = cut.contiguous(memory_format=torch.channels_last)
+        parts = zip(cut.chunk(SHARDS), seen.chunk(SHARDS), counted.chunk(SHARDS), strict=True)
+        return [partial(_loss, network, *part) for part in parts]
+
+    path = work / CHECKPOINT
+    return run(training, path, PACE, draw_parts, until=until, save_every=save_every, shown=lambda t: decibel(t[:, 1]))
 
 
 def load_polished(work: Path) -> TinyVAE:

@@ -7,7 +7,6 @@ U-Net alone draws a street of its own and classifier-free guidance has something
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -17,24 +16,17 @@ import torch
 from checkpoints import Training, generator, load_average
 from demo_data import FreshScenes, Scenes
 from host_classes import CONTEXT, alphas_cumprod, build, control, trainable
-from progress import Progress
+from loop import Pace, run
 from scenes import COLOURS
-from shards import SHARDS, Shards
+from shards import SHARDS, Part
 from torch import Tensor, nn
 
-STEPS, PICTURES, COPIES, RATE = 3200, 4, 4, 1e-3
-WARM_UP = 100
-FLAT_SHARE = 0.3  # of the steps at full rate, before it falls
-DECAY = 0.998
+STEPS, PICTURES, COPIES = 3200, 4, 4
+PACE = Pace(rate=1e-3, warm_up=100, decay=0.998, flat_share=0.3)
 DROPPED = 0.1
 SNR_LIMIT = 5.0
 QUANTITIES = ("error", "weighted")
 CHECKPOINT = "unet.safetensors"
-
-
-def _rate(step: int, steps: int) -> float:
-    fall = max(0.0, (step / steps - FLAT_SHARE) / (1 - FLAT_SHARE))
-    return RATE * min(1.0, (step + 1) / WARM_UP) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fall)))
 
 
 def hints(labels: Tensor) -> Tensor:
@@ -108,26 +100,24 @@ def train(
     torch.manual_seed(seed)
     networks = build().to(memory_format=torch.channels_last)
     average = build().to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(networks.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(networks.parameters(), lr=PACE.rate, betas=(0.9, 0.99), weight_decay=1e-3)
     plan = {"what": "unet", "seed": seed, "steps": steps, "batch": [pictures, copies], "shards": SHARDS}
     plan["scenes"] = scenes.count
     training = Training(networks, average, optimiser, plan, len(QUANTITIES))
-    training.resume(work / CHECKPOINT)
-    alphas, progress = alphas_cumprod(), Progress("U-Net", steps, training.step)
-    with trainable(), Shards(networks) as shards:
-        last = steps if until is None else min(until, steps)
-        while training.step < last:
-            step = training.step
-            draw = generator(seed, step)
-            chosen = torch.randperm(scenes.count, generator=draw)[:pictures]
-            hint = hints(scenes.labels(chosen.tolist()))
-            cut = zip(latents[chosen].chunk(SHARDS), hint.chunk(SHARDS), strict=True)
-            parts = [partial(_loss, networks, Batch(*part, copies, alphas, draw), alphas) for part in cut]
-            training.advance(_rate(step, steps), DECAY, shards.backward(parts))
-            progress.show(training.step, lambda: f"error {float(training.losses[-100:, 0].mean()):.4f}")
-            if training.step % save_every == 0 or training.step == last:
-                training.save(work / CHECKPOINT)
-    return training.losses
+    alphas = alphas_cumprod()
+
+    def draw_parts(draw: torch.Generator) -> list[Part]:
+        chosen = torch.randperm(scenes.count, generator=draw)[:pictures]
+        hint = hints(scenes.labels(chosen.tolist()))
+        cut = zip(latents[chosen].chunk(SHARDS), hint.chunk(SHARDS), strict=True)
+        return [partial(_loss, networks, Batch(*part, copies, alphas, draw), alphas) for part in cut]
+
+    def shown(losses: Tensor) -> str:
+        return f"error {float(losses[-100:, 0].mean()):.4f}"
+
+    path = work / CHECKPOINT
+    with trainable():
+        return run(training, path, PACE, draw_parts, until=until, save_every=save_every, shown=shown)
 
 
 def load(work: Path) -> nn.ModuleDict:

@@ -7,31 +7,26 @@ slightly wrong, and keeps near latents near in the picture. Each channel is held
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from checkpoints import Training, generator, load_average
+from checkpoints import Training, load_average
 from demo_data import FreshScenes, Scenes
+from loop import Pace, decibel, run
 from progress import Progress
-from shards import SHARDS, Shards
+from shards import SHARDS, Part
 from tiny_vae import TinyVAE
 from torch import Tensor
 
-STEPS, BATCH, RATE = 2400, 8, 2e-3
+STEPS, BATCH = 2400, 8
+PACE = Pace(rate=2e-3, warm_up=60, decay=0.995)
 CROP = (64, 128)
 LATENT_NOISE = 0.1
-WARM_UP = 60
-DECAY = 0.995
 QUANTITIES = ("absolute", "squared", "regulariser")
 CHECKPOINT = "vae.safetensors"
-
-
-def _rate(step: int, steps: int) -> float:
-    return RATE * min(1.0, (step + 1) / WARM_UP) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def _regulariser(latent: Tensor) -> Tensor:
@@ -86,28 +81,19 @@ def train(
     """
     torch.manual_seed(seed)
     network, average = (TinyVAE().to(memory_format=torch.channels_last) for _ in range(2))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=PACE.rate, betas=(0.9, 0.98), weight_decay=1e-3)
     plan = {"what": "vae", "seed": seed, "steps": steps, "batch": batch, "shards": SHARDS, "scenes": scenes.count}
     training = Training(network, average, optimiser, plan, len(QUANTITIES))
-    training.resume(work / CHECKPOINT)
-    progress = Progress("VAE", steps, training.step)
-    last = steps if until is None else min(until, steps)
-    with Shards(network) as shards:
-        while training.step < last:
-            step = training.step
-            draw = generator(seed, step)
-            chosen = torch.randint(scenes.count, (batch,), generator=draw).tolist()
-            pictures = _crops(scenes.pictures(chosen), draw)
-            noise = torch.randn((batch, 4, CROP[0] // 8, CROP[1] // 8), generator=draw)
-            parts = zip(pictures.chunk(SHARDS), noise.chunk(SHARDS), strict=True)
-            report = shards.backward([partial(_loss, network, *part) for part in parts])
-            training.advance(_rate(step, steps), DECAY, report)
-            progress.show(
-                training.step, lambda: f"PSNR {-10 * math.log10(float(training.losses[-50:, 1].mean())):.2f} dB"
-            )
-            if training.step % save_every == 0 or training.step == last:
-                training.save(work / CHECKPOINT)
-    return training.losses
+
+    def draw_parts(draw: torch.Generator) -> list[Part]:
+        chosen = torch.randint(scenes.count, (batch,), generator=draw).tolist()
+        pictures = _crops(scenes.pictures(chosen), draw)
+        noise = torch.randn((batch, 4, CROP[0] // 8, CROP[1] // 8), generator=draw)
+        parts = zip(pictures.chunk(SHARDS), noise.chunk(SHARDS), strict=True)
+        return [partial(_loss, network, *part) for part in parts]
+
+    path = work / CHECKPOINT
+    return run(training, path, PACE, draw_parts, until=until, save_every=save_every, shown=lambda t: decibel(t[:, 1]))
 
 
 def load(work: Path) -> TinyVAE:
