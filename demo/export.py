@@ -110,9 +110,16 @@ def export(work: Path, weights: Path = WEIGHTS) -> dict[str, object]:
     write_safetensors(weights / VAE, _half(widen(vae)), common | about["vae"])
     write_safetensors(weights / UNET, _half(unet), common | about["unet"])
     write_safetensors(weights / CONTROLNET, _half(_of(networks, "controlnet.")), common | about["unet"])
-    (weights / LOSSES).write_text(json.dumps(losses, indent=1) + "\n", encoding="utf-8")
+    add_losses(weights, losses)
     write_sums(weights)
     return losses
+
+
+def add_losses(weights: Path, more: Mapping[str, object]) -> None:
+    """Put how a training went into the folder's `losses.json`, beside what it says of others."""
+    path = weights / LOSSES
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**known, **more}, indent=1) + "\n", encoding="utf-8")
 
 
 def _of(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

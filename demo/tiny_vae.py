@@ -110,6 +110,17 @@ def widen(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return wide
 
 
+def narrow(wide: Mapping[str, Tensor]) -> TinyVAE:
+    """Return the network `widen` made these weights of, float32 and channels last, ready to be used."""
+    network = TinyVAE().to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    own = {}
+    for name, tensor in network.state_dict().items():
+        full = wide[f"taesd_{name}"]
+        own[name] = full[tuple(slice(0, side) for side in tensor.shape)].float()
+    network.load_state_dict(own)
+    return network
+
+
 def _taesd_shapes() -> dict[str, dict[str, tuple[int, ...]]]:
     """Names and shapes of all of TAESD's weights."""
     with torch.device("meta"):

@@ -1,6 +1,7 @@
 """Train the demo's model from nothing, and make everything that goes with it.
 
-Scenes, autoencoder, latents, U-Net and ControlNet, the decoder once more, export, statistics:
+Scenes, autoencoder, latents, U-Net and ControlNet, the decoder once more, export, statistics, and the segmenter that
+judges what comes out:
 
     make demo-train            or            python demo/train.py [--steps N] [--work DIR] [--weights DIR]
 
@@ -16,11 +17,12 @@ from pathlib import Path
 
 import torch
 import train_decoder
+import train_segmenter
 import train_unet
 import train_vae
 from checkpoints import SCPError, write_safetensors
 from demo_data import Scenes, make_scenes
-from export import VAE, WEIGHTS, WORK, export, write_sums
+from export import VAE, WEIGHTS, WORK, add_losses, export, write_sums
 from make_statistics import COUNT, STATISTICS, make_statistics
 from safetensors import safe_open
 from torch import Tensor
@@ -54,6 +56,16 @@ def run(options: argparse.Namespace) -> None:
     export(work, options.weights)
     count = min(options.scenes, COUNT)
     make_statistics(options.weights / VAE, options.weights / STATISTICS, count=count, seed=options.seed)
+    judge = train_segmenter.make(
+        work,
+        options.weights,
+        train_decoder.load_polished(work),
+        seed=options.seed,
+        steps=options.steps or train_segmenter.STEPS,
+        scenes=min(options.scenes, train_segmenter.SCENES),
+        processes=options.threads,
+    )
+    add_losses(options.weights, {"segmenter": judge})
     write_sums(options.weights)
 
 

@@ -27,6 +27,7 @@ if str(ROOT) not in sys.path:
     # For the library only: no process that imports this module may also import the host.
     sys.path.insert(0, str(ROOT))
 
+import demo_model
 import tiny_models
 
 from scp_prior import Statistics, save_statistics
@@ -351,9 +352,10 @@ def prepare(
     more: Mapping[int, tuple[int, int, int]] | None = None,
     cache: Path | None = None,
 ) -> list[Path]:
-    """Write every file that an API prompt names (models, statistics, input picture) as a stand-in; return their paths.
+    """Write every file that an API prompt names (models, statistics, input picture); return their paths.
 
-    Pictures that are already in the input folder stay as they are; models and statistics are always ours.
+    The names of the demo's trained model bring that; any other is a stand-in. Pictures that are already in the input
+    folder stay as they are; models and statistics are always ours.
     """
     cache = cache or BASE.parent / "stand-ins"
     dataset, palette_name = dataset_of(prompt)
@@ -372,14 +374,16 @@ def prepare(
         for key, value in node["inputs"].items():
             if not isinstance(value, str):
                 continue
-            if (node["class_type"], key) in writers:
+            if value in demo_model.FILES:
+                written.append(demo_model.install_model(base, value))
+            elif (node["class_type"], key) in writers:
                 folder, kind, write = writers[node["class_type"], key]
                 target = base / "models" / folder / value
                 _place(_cached(kind, target.suffix, write, cache), target)
                 written.append(target)
             elif (node["class_type"], key) == ("LoadImage", "image"):
                 target = base / "input" / value
-                if not target.exists():
+                if not target.exists() and not demo_model.install_map(base, value):
                     write_segmentation(target, palette_name)
                 written.append(target)
     return written

@@ -19,8 +19,17 @@ if __name__ != "__main__":
     from setup_host import host_environment, setup_host
 
 
-def run(script: Path, arguments: Sequence[str] = (), *, base: Path | None = None, timeout: float = 300) -> Any:
+def run(
+    script: Path,
+    arguments: Sequence[str] = (),
+    *,
+    base: Path | None = None,
+    timeout: float = 300,
+    progress: bool = False,
+) -> Any:
     """Run a script inside the host in a process of its own; return what it printed last, read as JSON.
+
+    With `progress`, what it writes to its standard error is shown as it comes.
 
     Raises HarnessError with the end of its output when it fails.
     """
@@ -28,10 +37,17 @@ def run(script: Path, arguments: Sequence[str] = (), *, base: Path | None = None
     comfyui = setup_host(base)
     command = [str(host_python()), str(Path(__file__).resolve()), str(comfyui), str(base), str(script), *arguments]
     done = subprocess.run(
-        command, cwd=comfyui, env=host_environment(), capture_output=True, encoding="utf-8", timeout=timeout
+        command,
+        cwd=comfyui,
+        env=host_environment(),
+        stdout=subprocess.PIPE,
+        stderr=None if progress else subprocess.PIPE,
+        encoding="utf-8",
+        timeout=timeout,
     )
     if done.returncode:
-        raise HarnessError(f"{script} failed inside the host.\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}")
+        said = (done.stderr or "")[-6000:]
+        raise HarnessError(f"{script} failed inside the host.\n{done.stdout[-2000:]}\n{said}")
     lines = done.stdout.strip().splitlines()
     try:
         return json.loads(lines[-1])

@@ -1,4 +1,7 @@
-"""`make comfy`: the demonstration set in the browser, with the example workflows ready to open."""
+"""`make comfy`: ComfyUI in the browser, the demo's model in place, the first workflow open.
+
+A page opens what its address names in `?template=`, so the address printed brings the graph along.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ import socket
 import sys
 from pathlib import Path
 
+import demo_model
 import demo_set
 import graph_convert
 from comfy_server import Server, end_with_host_on_sigterm, free_port
-from layout import BASE, ROOT, HarnessError
+from layout import BASE, PACK_FOLDER, ROOT, HarnessError
+
+FIRST = "minimal"
 
 
 def usable_port(wanted: int) -> int:
@@ -39,13 +45,17 @@ def main() -> None:
     options = parser.parse_args()
     try:
         workflows = install_workflows(BASE)
-        with Server(BASE, port=usable_port(options.port)) as server:
+        nodes = [demo_model.install_nodes(BASE)]
+        with Server(BASE, port=usable_port(options.port), extra_nodes=nodes) as server:
             info = server.object_info()
+            demo_model.install(BASE)
             for workflow in workflows:
                 demo_set.prepare(graph_convert.load(workflow, info), BASE)
             names = ", ".join(path.stem for path in workflows)
-            print(f"ComfyUI: {server.url}\nOpen Workflows (key w) and choose one of: {names}")
-            print(f"Log: {server.log}\nThe models are stand-ins that were never trained. Ctrl-C ends.", flush=True)
+            print(f"ComfyUI with a graph to run: {server.url}/?template={FIRST}&source={PACK_FOLDER}")
+            print(f"Others under Templates, or Workflows (key w): {names}")
+            print("Graphs whose files are called scp_demo draw streets with the demo's small trained model (128x256);")
+            print(f"the others have stand-ins that were never trained. Log: {server.log}. Ctrl-C ends.", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 server.wait()
     except (HarnessError, graph_convert.ConvertError) as error:

@@ -6,17 +6,29 @@ and samplers stay the host's own, untouched. The pack needs none of it and does 
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.supported_models
 import torch
+from comfy.supported_models_base import ClipTarget
 from comfy_api.latest import ComfyExtension, io
 
-CONTEXT = 32
+from .text import CONTEXT, NoWords, OneContext
+
+_TEXT = "cond_stage_model."
 
 
 class DemoSD2(comfy.supported_models.SD20):
-    """Stable Diffusion 2 with 64 channels for 320, and a context of 32 for 1024."""
+    """Stable Diffusion 2 with 64 channels for 320, a context of 32 for 1024, and no words."""
 
     unet_config = {**comfy.supported_models.SD20.unet_config, "model_channels": 64, "context_dim": CONTEXT}  # noqa: RUF012
+
+    def clip_target(self, state_dict: Any = None) -> ClipTarget:
+        return ClipTarget(NoWords, OneContext)
+
+    def process_clip_state_dict(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        names = [name for name in state_dict if name.startswith(_TEXT)]
+        return {name.removeprefix(_TEXT): state_dict.pop(name) for name in names}
 
 
 class SCPDemoPrompt(io.ComfyNode):

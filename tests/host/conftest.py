@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import demo_model
 import in_host
 import pytest
 from comfy_server import Server
@@ -15,13 +16,15 @@ from setup_host import make_base
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base directory of the tests' own; its name has a space, because users' names have."""
-    return make_base(tmp_path_factory.mktemp("host") / "base directory")
+    made = make_base(tmp_path_factory.mktemp("host") / "base directory")
+    demo_model.install_nodes(made)
+    return made
 
 
 @pytest.fixture(scope="session")
 def server(base: Path) -> Iterator[Server]:
     """A running ComfyUI that must not have logged a failed import or an exception of its own by the end."""
-    with Server(base) as running:
+    with Server(base, extra_nodes=[demo_model.NODES]) as running:
         yield running
         problems = running.log_problems()
     assert not problems, f"{problems}\n{running.log_text()[-8000:]}"

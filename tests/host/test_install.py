@@ -159,6 +159,7 @@ def test_the_fresh_host_runs_the_minimal_workflow(fresh: tuple[Server, list[str]
     for node in prompt.values():
         if isinstance(node["inputs"].get("steps"), int):
             node["inputs"]["steps"] = 4
+    demo.use_stand_ins(prompt)
     demo_set.prepare(prompt, server.base)
     made = [png for _, png in server.pictures(server.run(prompt, timeout=300))]
     assert made

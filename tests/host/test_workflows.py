@@ -98,6 +98,7 @@ REAL_MAPS = {
 def test_real_label_maps(server, object_info, base, name):
     relative, palette = REAL_MAPS[name]
     prompt = graph_convert.load(ROOT / "example_workflows" / "minimal.json", object_info)
+    demo.take_palette(prompt, palette)
     more = demo.take_segmentation(prompt, require(relative), palette, base)
     demo_set.prepare(prompt, base, more=more)
     width, height = 256, 128

@@ -101,3 +101,19 @@ def test_edges_are_where_the_label_map_has_them(drawn, street, prior):
 def test_guidance_does_something(graph, street, drawn):
     strong = graph.draw(street[0], seed=SEED, steps=10, cfg=4.0, prior=False)[0][0].numpy()
     assert np.abs(strong - drawn[False]).mean() > 0.01
+
+
+def test_the_checkpoint_that_workflows_load_draws_the_same_picture(graph, host, street, drawn):
+    """U-Net, autoencoder and text in one file, by the plain loader, with any words in the prompt."""
+    from demo_model import install
+
+    install(host.base)
+    model, clip, vae = graph.nodes["CheckpointLoaderSimple"]().load_checkpoint("scp_demo_checkpoint.safetensors")[:3]
+    words = graph.nodes["CLIPTextEncode"]().encode(clip, "a street, best quality")[0]
+    hint = graph.run("SCPHintFromLabels", labels=graph.labels(street[0]), palette="cityscapes")[0]
+    controlnet = graph.nodes["ControlNetLoader"]().load_controlnet("scp_demo_controlnet.safetensors")[0]
+    positive = graph.nodes["ControlNetApplyAdvanced"]().apply_controlnet(words, words, controlnet, hint, 1.0, 0.0, 1.0)
+    settings = (SEED, 10, 1.5, "ddim", "ddim_uniform", positive[0], words, graph.empty(graph.labels(street[0])), 1.0)
+    done = graph.nodes["KSampler"]().sample(model, *settings)[0]
+    picture = graph.nodes["VAEDecode"]().decode(vae, done)[0][0].numpy()
+    assert np.array_equal(picture, drawn[False])
