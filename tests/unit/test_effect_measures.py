@@ -11,7 +11,7 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from effect_measures import (  # noqa: E402
+from effect_measures import (
     Measured,
     apart,
     confusion,
@@ -22,7 +22,7 @@ from effect_measures import (  # noqa: E402
     quantities,
     variety,
 )
-from effect_plan import MAIN, STARTS, plan  # noqa: E402
+from effect_plan import MAIN, STARTS, plan
 
 CLASSES = (0, 3, 7)
 
