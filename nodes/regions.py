@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import node_helpers
 from comfy.model_management import intermediate_device
 from comfy_api.latest import io
 
@@ -16,8 +15,12 @@ from .wires import CATEGORY, LabelMaps, LabelsWire, StatisticsWire
 
 # Where no statistics say otherwise: as the released ones, and nearly every image VAE.
 _DOWNSCALE, _RULE = 8, "nearest"
-# What Apply ControlNet adds to each part of a conditioning.
-_CONTROL = ("control", "control_apply_to_uncond")
+# What belongs to a part's own words, place and time; all else (ControlNet, guidance, reference pictures) is of the
+# picture, and regions are to have it too.
+_OF_THE_PART = frozenset(
+    {"pooled_output", "mask", "mask_strength", "set_area_to_bounds", "area", "strength", "start_percent", "end_percent"}
+    | {"clip_start_percent", "clip_end_percent", "default", "gligen"}
+)
 
 
 class SCPRegionPrompts(io.ComfyNode):
@@ -93,23 +96,28 @@ class SCPRegionPrompts(io.ComfyNode):
         say(cls, _summary(read, strength), warn=bool(read.absent))
         if not strength:
             return io.NodeOutput(conditioning)
-        out = list(conditioning)
+        out, shared = list(conditioning), _shared(conditioning)
         for region in read.regions:
-            words = clip.encode_from_tokens_scheduled(clip.tokenize(region.words))
             masked = {
-                **_control_of(conditioning),
                 "mask": region.mask.to(intermediate_device()),
                 "set_area_to_bounds": False,
                 "mask_strength": strength,
             }
-            out += node_helpers.conditioning_set_values(words, masked)
+            words = clip.encode_from_tokens_scheduled(clip.tokenize(region.words))
+            out += [[encoded, {**shared, **options, **masked}] for encoded, options in words]
         return io.NodeOutput(out)
 
 
-def _control_of(conditioning: list) -> dict:
-    """The ControlNet all parts of a conditioning share: behind Apply ControlNet, regions are to have it too."""
-    parts = [{key: options[key] for key in _CONTROL if key in options} for _, options in conditioning]
-    return parts[0] if parts and all(part == parts[0] for part in parts) else {}
+def _shared(conditioning: list) -> dict:
+    """Options that every part of a conditioning has, the very same in each, and that are of the whole picture."""
+    if not conditioning:
+        return {}
+    first, *others = (options for _, options in conditioning)
+    return {
+        key: value
+        for key, value in first.items()
+        if key not in _OF_THE_PART and all(other.get(key) is value for other in others)
+    }
 
 
 def _summary(read: RegionsRead, strength: float) -> str:

@@ -103,7 +103,7 @@ def test_each_item_of_a_batch_has_the_words_of_its_own_map(host, listening, clip
 
 @pytest.mark.parametrize(("rule", "downscale"), [("nearest", 8), ("majority", 8), ("nearest", 16)])
 @pytest.mark.parametrize("asked", [(0, 0), (96, 48)])
-def test_prior_and_words_agree_cell_for_cell(host, clip, whole, rule, downscale, asked):
+def test_prior_words_and_hint_agree_cell_for_cell(host, clip, whole, rule, downscale, asked):
     """The prior's own means say which class it took a cell for."""
     from builders import make_statistics
 
@@ -117,11 +117,23 @@ def test_prior_and_words_agree_cell_for_cell(host, clip, whole, rule, downscale,
     cells = latent.shape[-2:]
     maps = host.library.prior_maps(statistics, labels.labels, "class", latent_size=cells)
     means = statistics.categorical().mean
+    hint = host.run(host.nodes["SCPHintFromLabels"], labels=labels, palette="cityscapes")[0]
     out = regions(host, whole, clip, labels, statistics=statistics, **size)
     for entry, row in zip(out[1:], (ROAD, BUILDING), strict=True):
         taken = torch.isclose(maps.mean, means[row].view(1, 4, 1, 1)).all(1)
         assert taken.any()
         assert torch.equal(entry[1]["mask"], taken.float())
+        if rule == "nearest" and not width:
+            painted = torch.tensor(labels_palette(host).paint[row]) / 255
+            seen = torch.isclose(hint[:, ::downscale, ::downscale], painted).all(-1)
+            assert torch.equal(seen, taken)
+
+
+def labels_palette(host):
+    """The colours of the hint, as the pack's own copy of the library has them."""
+    import importlib
+
+    return importlib.import_module(f"{host.library.__name__}.classes").palette("cityscapes")
 
 
 def test_the_mask_is_the_hosts_own_kind(host, clip, whole):
@@ -171,6 +183,16 @@ def test_every_region_has_the_controlnet_before_and_behind_it(host, clip, whole,
     assert len({id(options["control"]) for _, options in out}) == 1
     assert [options["control_apply_to_uncond"] for _, options in out] == [False] * 3
     assert ["mask" in options for _, options in out] == [False, True, True]
+
+
+def test_regions_have_what_is_of_the_whole_picture_and_not_what_is_of_a_part(host, clip, whole):
+    net, area = object(), (4, 4, 0, 0)
+    of_part = {"area": area, "strength": 2.0, "start_percent": 0.5, "pooled_output": torch.ones(1)}
+    wired = [[whole[0][0], {"guidance": 3.5, "control": net, **of_part}]]
+    out = regions(host, wired, clip, labels_of(host, patches()), prompts="road: wet", strength=1.5)
+    assert out[0] == wired[0]
+    assert set(out[1][1]) == {"guidance", "control", "pooled_output", "mask", "mask_strength", "set_area_to_bounds"}
+    assert (out[1][1]["guidance"], out[1][1]["control"], out[1][1]["pooled_output"]) == (3.5, net, None)
 
 
 def test_parts_with_controlnets_of_their_own_hand_on_none(host, clip, whole):
