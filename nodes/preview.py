@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..scp_prior.class_strength import weakened
+from ..scp_prior.errors import SCPError
 from ..scp_prior.preview import enlarged, latent_to_rgb
 from ..scp_prior.prior import PriorMaps
 from ..scp_prior.prior_views import coverage_view, spread_view
+from .choices import check_choice
 from .vae import require_image_vae
 
 VIEWS = ("mean", "coverage", "spread")
@@ -36,8 +38,10 @@ def preview_of(
         of_class: what to call what stands in for cells that were never seen.
 
     Raises:
-        SCPError: the VAE is none for latents of this kind.
+        SCPError: there is no such view, or the VAE is none for latents of this kind.
     """
+    if (told := check_choice("view", view, VIEWS)) is not True:
+        raise SCPError(told)
     if view == "coverage":
         page = coverage_view(maps, of_class)
         return Preview(page, page)

@@ -168,9 +168,11 @@ class SCPPriorLatent(io.ComfyNode):
             scene_variation=scene_variation,
         )
         strengths: torch.Tensor | float = strength
+        absent = ""
         if of_class:
             grid = to_latent_grid(labels.labels, size.cells, statistics.label_rule.grid)
             strengths = cell_strengths(grid, of_class, strength)
+            absent = absent_classes(of_class, grid, table)
 
         batch = repeat_maps(maps, max(batch_size, len(ids)))
         drawn = sample_prior(batch, seed)
@@ -179,7 +181,6 @@ class SCPPriorLatent(io.ComfyNode):
 
         text, uncertain = report(statistics, ids, maps, method)
         stretched = _stretched(ids.shape[1:], size.pixels)
-        absent = absent_classes(of_class, labels.labels, table)
         say(cls, "\n".join(filter(None, (text, stretched, absent, seen.said))), warn=uncertain or bool(stretched))
         device = intermediate_device()
         return io.NodeOutput({"samples": latent.to(device)}, seen.picture.to(device), ui=ui.PreviewImage(seen.shown))

@@ -46,6 +46,7 @@ class SCPRegionPrompts(io.ComfyNode):
                     "prompts",
                     default="",
                     multiline=True,
+                    dynamic_prompts=True,
                     placeholder="sky: storm clouds\nroad: wet cobblestones",
                     tooltip="One 'class: words' a line, e.g. sky: storm clouds. Every line makes sampling longer, by "
                     "as much as the whole picture's prompt takes; classes with the same words count once.",
@@ -127,5 +128,5 @@ def _summary(read: RegionsRead, strength: float) -> str:
     elif not lines:
         lines = ["no class has words of its own: only the prompt for the whole picture"]
     if read.absent:
-        lines.append(f"not in the picture: {', '.join(read.absent)}")
+        lines.append(f"in no cell of the picture, left out: {', '.join(read.absent)}")
     return "\n".join(lines)

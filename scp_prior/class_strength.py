@@ -51,10 +51,10 @@ def weakened(latent: Tensor, strengths: Tensor | float) -> Tensor:
     return latent * strengths if strengths else torch.zeros_like(latent)
 
 
-def absent_classes(of_class: dict[int, float], labels: Tensor, table: ClassTable) -> str:
-    """Names of the classes with a strength of their own that no label map shows, as a line to say; "" where all do."""
-    absent = [table.name_of(class_id) for class_id in of_class if not bool((labels == class_id).any())]
-    return f"{_WIDGET}: not in the picture: {', '.join(absent)}" if absent else ""
+def absent_classes(of_class: dict[int, float], grid: Tensor, table: ClassTable) -> str:
+    """Names of the classes with a strength of their own that have no cell, as a line to say; "" where all have."""
+    absent = [table.name_of(class_id) for class_id in of_class if not bool((grid == class_id).any())]
+    return f"{_WIDGET}: in no cell of the picture: {', '.join(absent)}" if absent else ""
 
 
 def _strength(line: ClassLine) -> float:

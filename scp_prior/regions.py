@@ -27,7 +27,7 @@ class Region(NamedTuple):
 
 
 class RegionsRead(NamedTuple):
-    """The regions of a picture in the order of their lines, and names of classes with a line that it does not show."""
+    """The regions of a picture in the order of their lines, and names of classes that have a line but no cell."""
 
     regions: list[Region]
     absent: list[str]

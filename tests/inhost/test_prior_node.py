@@ -71,7 +71,7 @@ class TestClassStrength:
     def test_what_is_said(self, host, prior, caplog):
         with caplog.at_level("INFO", logger="scp-diff"):
             prior(class_strength="car: 0.5\nroad: 0.5")
-        assert "class_strength: not in the picture: car" in caplog.text
+        assert "class_strength: in no cell of the picture: car" in caplog.text
         for text, words in (("road", "line 1: 'road' is not of the form"), ("rode: 1", "Did you mean: 'road'")):
             with pytest.raises(host.library.SCPError, match=f"class_strength, .*{words}"):
                 prior(class_strength=text)
@@ -159,6 +159,10 @@ class TestPreview:
         assert "Choose one of: mean, coverage, spread" in validate(method="joint", view="depth")
         assert validate(method="joint", view="spread") is True
         assert validate(method="joint") is True
+
+    def test_a_view_that_is_wired_and_not_there(self, host, prior):
+        with pytest.raises(host.library.SCPError, match="no view 'depth'. Choose one of: mean"):
+            prior(view="depth")
 
 
 class TestSizes:

@@ -223,7 +223,7 @@ def test_what_is_said(host, clip, whole, caplog):
     ids[:, :16] = BUILDING
     with caplog.at_level("INFO", logger="scp-diff"):
         regions(host, whole, clip, labels_of(host, ids), prompts="building: brick\nbus: wet")
-    assert "building (25.0%): brick; not in the picture: bus" in caplog.text
+    assert "building (25.0%): brick; in no cell of the picture, left out: bus" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -54,5 +54,7 @@ def test_one_strength_for_every_class_is_that_strength_to_the_last_bit():
 
 
 def test_classes_that_are_not_there_are_named():
-    assert absent_classes({10: 0.5, 14: 0.1, 15: 2}, GRID, CITY) == "class_strength: not in the picture: truck, bus"
+    assert (
+        absent_classes({10: 0.5, 14: 0.1, 15: 2}, GRID, CITY) == "class_strength: in no cell of the picture: truck, bus"
+    )
     assert absent_classes({10: 0.5}, GRID, CITY) == ""
