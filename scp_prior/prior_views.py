@@ -47,10 +47,9 @@ def coverage_view(maps: PriorMaps, of_class: str = "class") -> Tensor:
     colours = heat(_logarithmic(count, most))
     key = []
     if most:
-        bar = heat(_logarithmic(np.linspace(min(1, most), most, _WIDTH - 2 * _MARGIN), most))
-        key.append(
-            _Row("photos that showed this class here", bar=bar, ends=("few", f"{most:.0f}" if most >= 1 else ""))
-        )
+        half = np.expm1(np.log1p(most) / 2)
+        text = "photos that showed this class here" + (f" (at the middle {half:.0f})" if half >= 1 else "")
+        key.append(_Row(text, bar=heat(np.linspace(0, 1, _WIDTH - 2 * _MARGIN)), ends=("0", f"{max(most, 1):.0f}")))
     words = {
         CLASS: f"never seen there: from the {of_class}",
         SPATIAL: "never seen there: from the place",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 SCALE = 0.18215
 SIZE = (8, 16)
@@ -188,6 +190,33 @@ def test_batches(inpaint, prior, mask, latents, photos, masks):
         alone = inpaint(one, pictures[item % photos, None], boxes[item % masks, None])
         torch.testing.assert_close(out["samples"][item], alone["samples"][0], rtol=0, atol=1e-5)
         assert torch.equal(out["noise_mask"][item], alone["noise_mask"][0])
+
+
+@given(
+    cells=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    box=st.tuples(*[st.floats(0, 0.999)] * 2),
+    grow=st.integers(0, 40),
+    batch=st.sampled_from([(1, 1, 1), (2, 1, 1), (2, 2, 1), (1, 1, 3)]),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_any_size_of_photo_the_vae_allows(host, vae, inpaint, cells, box, grow, batch):
+    """The mask is one pixel."""
+    height, width = (8 * side for side in cells)
+    row, column = int(box[0] * height), int(box[1] * width)
+    g = torch.Generator().manual_seed(0)
+    prior, photos = torch.randn(batch[0], 4, *cells, generator=g), torch.rand(batch[1], height, width, 3, generator=g)
+    mask = torch.zeros(batch[2], height, width)
+    mask[:, row, column] = 1
+    out = inpaint({"samples": prior}, photos, mask, grow_mask_by=grow)
+    replaced = out["noise_mask"][:, 0, ::8, ::8].bool()
+    for i in range(cells[0]):
+        for j in range(cells[1]):
+            near = 8 * i - grow <= row < 8 * i + 8 + grow and 8 * j - grow <= column < 8 * j + 8 + grow
+            assert bool(replaced[0, i, j]) == near
+    inside = replaced.unsqueeze(1).expand_as(out["samples"])
+    assert torch.equal(out["samples"][inside], prior.repeat(len(inside) // batch[0], 1, 1, 1)[inside])
+    trip = encoded(host, vae, photos).repeat(len(inside) // batch[1], 1, 1, 1)
+    torch.testing.assert_close(out["samples"][~inside], trip[~inside], rtol=0, atol=1e-5)
 
 
 def test_a_picture_with_nothing_to_replace_is_named(inpaint, prior, photo, mask, caplog):

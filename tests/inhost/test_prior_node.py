@@ -226,3 +226,14 @@ def test_an_item_taken_out_of_a_batch_samples_as_it_did_within_it(host, model, c
         for x in (latent, alone)
     )
     torch.testing.assert_close(one[0], whole[2], rtol=0, atol=1e-4)
+
+
+def test_a_segmentation_image_in_half_precision_gives_the_same_latent(host, prior):
+    image = torch.tensor([[128, 64, 128], [244, 35, 232], [70, 70, 70]])[stripes()] / 255  # road, sidewalk, building
+    read = host.nodes["SCPLabelsFromImage"]
+    half, whole = (
+        prior(host.run(read, image=picture, palette="cityscapes", tolerance=2.0)[0])[0]["samples"]
+        for picture in (image.half(), image)
+    )
+    assert torch.equal(half, whole)
+    assert torch.equal(whole, prior()[0]["samples"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 SCALE = 0.18215
 ROAD, SIDEWALK, BUILDING = 0, 1, 2
@@ -244,6 +246,21 @@ def test_sizes_that_cannot_be(host, clip, whole):
         regions(host, whole, clip, labels_of(host, patches(width=125)))
     out = regions(host, whole, clip, labels_of(host, patches(width=125)), width=128)
     assert out[1][1]["mask"].shape == (1, 8, 16)
+
+
+@given(
+    cells=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    of_map=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    maps=st.integers(1, 3),
+)
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_size_of_map_goes_with_any_size_the_vae_allows(host, clip, whole, cells, of_map, maps):
+    height, width = (8 * side for side in cells)
+    labels = labels_of(host, patches(maps, *of_map))
+    out = regions(host, whole, clip, labels, width=width, height=height)
+    masks = [options["mask"] for _, options in out[1:]]
+    assert all(mask.shape == (maps, *cells) and mask.any() for mask in masks)
+    assert sum(masks, torch.zeros(maps, *cells)).max() <= 1
 
 
 def test_no_text_encoder(host, whole):

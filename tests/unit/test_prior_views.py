@@ -60,12 +60,21 @@ def test_the_key_names_what_is_there_and_nothing_else(monkeypatch):
     views.coverage_view(maps_of("joint-class", ids=(0, 1, 3, 255)), "class nearby")
     views.coverage_view(maps_of("normal"))
     views.coverage_view(maps_of(empty=0.0, labels=LABELS.clamp_max(1)))
+    # Of 39 photos at the most: (1 + n)^2 = 40 at n = 5.3.
+    photos = "photos that showed this class here (at the middle 5)"
     assert rows == [
-        ["photos that showed this class here", "never seen there: from the place"],
-        ["photos that showed this class here", "never seen there: from the class nearby"],
+        [photos, "never seen there: from the place"],
+        [photos, "never seen there: from the class nearby"],
         ["nothing: an empty latent"],
-        ["photos that showed this class here"],
+        [photos],
     ]
+
+
+def test_the_bar_of_the_key_reads_as_its_ends_and_middle_say():
+    page, count = views.coverage_view(maps_of(empty=0.0, labels=LABELS.clamp_max(1)))[0], 39
+    bar = (page[320 + 14 + 4, 14:-14] * 255).round().to(torch.uint8).numpy().astype(int)
+    for at, photos in ((0, 0), (306, (1 + count) ** 0.5 - 1), (611, count)):
+        assert np.abs(bar[at] - heat(np.log1p(photos) / np.log1p(count))).max() <= 2
 
 
 def test_brightness_is_the_spread():
