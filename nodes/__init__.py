@@ -5,9 +5,11 @@ from comfy_api.latest import ComfyExtension, io
 from . import folders
 from .convert import SCPConvertCheckpoint
 from .convert_statistics import SCPConvertStatistics
+from .inpaint import SCPInpaintLatent
 from .labels import SCPHintFromLabels, SCPLabelsFromImage
 from .prior import SCPPriorLatent
 from .reduce import SCPMergeStatistics, SCPReduceStatistics, SCPSaveStatistics
+from .regions import SCPRegionPrompts
 from .start import SCPDenoiseStart, SCPNoisedLatent
 from .statistics import SCPLoadStatistics
 
@@ -24,6 +26,8 @@ class SCPDiffExtension(ComfyExtension):
             SCPLabelsFromImage,
             SCPHintFromLabels,
             SCPPriorLatent,
+            SCPRegionPrompts,
+            SCPInpaintLatent,
             SCPDenoiseStart,
             SCPNoisedLatent,
             SCPReduceStatistics,

@@ -18,9 +18,15 @@ CONTRACT = {
         [
             *("statistics", "labels", "method", "seed", "strength", "batch_size", "width", "height", "model"),
             *("scene_variation", "shrinkage"),
+            *("vae", "view", "class_strength"),
         ],
         ["latent", "preview"],
     ),
+    "SCPRegionPrompts": (
+        ["conditioning", "clip", "labels", "prompts", "strength", "statistics", "width", "height"],
+        ["conditioning"],
+    ),
+    "SCPInpaintLatent": (["latent", "image", "vae", "mask", "grow_mask_by"], ["latent"]),
     "SCPDenoiseStart": (
         ["model", "timestep", "steps", "scheduler"],
         ["denoise", "steps", "start_at_step", "sigmas"],

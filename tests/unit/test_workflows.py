@@ -128,6 +128,7 @@ def _fake_host() -> dict[str, ModuleType]:
         "Sigmas",
         "Conditioning",
         "Vae",
+        "Clip",
     )
     io = SimpleNamespace(
         Schema=Schema,
