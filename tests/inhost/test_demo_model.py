@@ -13,7 +13,7 @@ from PIL import Image
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 SEED = 3
-ROAD, BUILDING, VEGETATION, SKY = 0, 2, 8, 10
+ROAD, BUILDING, VEGETATION, SKY, CAR = 0, 2, 8, 10, 13
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,29 @@ def test_edges_are_where_the_label_map_has_them(drawn, street, prior):
     both = large[4:] & large[:-4]
     border = both & (labels[4:] != labels[:-4])
     assert step[border].mean() > 2 * step[both & ~border].mean()
+
+
+@pytest.mark.parametrize("prior", [False, True])
+def test_a_segmenter_that_never_saw_the_pictures_finds_the_label_map_in_them(graph, prior):
+    """On all the demo's maps, the hand-painted one among them, with the demo's own settings."""
+    import segmenter
+    from scene_canvas import CLASSES
+    from scenes import COLOURS
+
+    paths = sorted((DEMO / "maps").glob("*.png"))
+    colours = torch.from_numpy(np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths]))
+    truth = torch.zeros(colours.shape[:3], dtype=torch.uint8)
+    for label in CLASSES:
+        truth[(colours == torch.from_numpy(COLOURS[label])).all(3)] = label
+    drawn, _ = graph.draw(colours.float() / 255, seed=SEED, steps=20, cfg=3.0, prior=prior)
+    judge = segmenter.load(DEMO / "weights" / segmenter.NAME)
+    told, _ = segmenter.segment(judge, drawn.clamp(0, 1).permute(0, 3, 1, 2).contiguous())
+    right = (told == truth).float().mean((1, 2))
+    assert float(right.mean()) > 0.9
+    assert float(right.min()) > 0.85
+    # Where the map has them in some size, a stranger must find road, sky, houses, trees and cars.
+    for label in (ROAD, BUILDING, VEGETATION, SKY, CAR):
+        assert float((told == truth)[truth == label].float().mean()) > 0.8
 
 
 def test_guidance_does_something(graph, street, drawn):

@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, {demo!r})
 import torch
 from demo_data import FreshScenes
-import train_decoder, train_unet, train_vae
+import train_decoder, train_segmenter, train_unet, train_vae
 
 work = Path({work!r})
 {body}
@@ -56,9 +56,12 @@ for name in ("once", "twice", "interrupted"):
         unet = train_unet.train(folder, scenes, latents, steps=4, pictures=2, copies=2, until=until)
     for until in parts:
         decoder = train_decoder.train(folder, scenes, latents, steps=4, batch=2, until=until)
-    result[name] = [vae.tolist(), unet.tolist(), decoder.tolist()]
+    polished = train_decoder.load_polished(folder)
+    for until in parts:
+        judge = train_segmenter.train(folder, scenes, polished, steps=4, batch=4, until=until)
+    result[name] = [vae.tolist(), unet.tolist(), decoder.tolist(), judge.tolist()]
     result[name + " weights"] = [float(sum(p.double().abs().sum() for p in m.parameters()))
-                                 for m in (train_decoder.load_polished(folder), train_unet.load(folder))]
+                                 for m in (polished, train_unet.load(folder))]
 """
     return run(tmp_path_factory.mktemp("trainings"), body)
 
