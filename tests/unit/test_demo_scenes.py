@@ -18,11 +18,7 @@ from scp_prior.labels import labels_from_image
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def demo_on_path():
-    sys.path.append(str(DEMO))
-    yield
-    sys.path.remove(str(DEMO))
+pytestmark = pytest.mark.usefixtures("demo_on_path")
 
 
 @pytest.fixture(scope="module")

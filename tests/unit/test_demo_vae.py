@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,7 @@ from scp_prior.vae import load_encoder
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def demo_on_path():
-    sys.path.append(str(DEMO))
-    yield
-    sys.path.remove(str(DEMO))
+pytestmark = pytest.mark.usefixtures("demo_on_path")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +37,15 @@ def test_the_wide_encoder_computes_what_the_narrow_one_does(network, pictures):
     weights = widen(network.state_dict())
     wide.load_state_dict({k.removeprefix("taesd_encoder."): v for k, v in weights.items() if "encoder" in k})
     torch.testing.assert_close(wide(pictures), network.encoder(pictures), rtol=1e-4, atol=1e-5)
+
+
+def test_narrow_undoes_widen(network, pictures):
+    from tiny_vae import narrow, widen
+
+    back = narrow(widen(network.state_dict()))
+    assert torch.equal(back.encoder(pictures), network.to(memory_format=torch.channels_last).encoder(pictures))
+    latents = network.encoder(pictures)
+    assert torch.equal(back.decoder(latents), network.decoder(latents))
 
 
 def test_reduce_reads_the_exported_file(network, pictures, tmp_path):
