@@ -6,6 +6,8 @@ from . import folders
 from .convert import SCPConvertCheckpoint
 from .convert_statistics import SCPConvertStatistics
 from .labels import SCPHintFromLabels, SCPLabelsFromImage
+from .legend import SCPPreviewLabels
+from .painting import SCPLabelsFromMasks, SCPMaskFromLabels, SCPPaintLabels
 from .prior import SCPPriorLatent
 from .reduce import SCPMergeStatistics, SCPReduceStatistics, SCPSaveStatistics
 from .start import SCPDenoiseStart, SCPNoisedLatent
@@ -22,6 +24,10 @@ class SCPDiffExtension(ComfyExtension):
         return [
             SCPLoadStatistics,
             SCPLabelsFromImage,
+            SCPPreviewLabels,
+            SCPMaskFromLabels,
+            SCPPaintLabels,
+            SCPLabelsFromMasks,
             SCPHintFromLabels,
             SCPPriorLatent,
             SCPDenoiseStart,

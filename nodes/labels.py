@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from comfy.model_management import intermediate_device
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..scp_prior import SCPError
 from ..scp_prior import labels as lib
@@ -14,6 +14,7 @@ from ..scp_prior.classes import ANY, Palette, any_ids, palettes, released_palett
 from ..scp_prior.classes import palette as built_in_palette
 from ..scp_prior.legend import legend
 from .choices import check_choice
+from .class_menu import told
 from .compat import search_aliases
 from .say import say
 from .wires import CATEGORY, LabelMaps, LabelsWire
@@ -105,11 +106,8 @@ class SCPLabelsFromImage(io.ComfyNode):
         say(cls, "\n".join(filter(None, lines)), warn=bool(fit.better) or share > _WARN_ABOVE)
         picture = legend(read.labels, colours, unmatched=read.unmatched)
         device = intermediate_device()
-        return io.NodeOutput(
-            LabelMaps(read.labels.to(device), colours),
-            read.unmatched.float().to(device),
-            ui=ui.PreviewImage(picture),
-        )
+        maps = LabelMaps(read.labels.to(device), colours)
+        return io.NodeOutput(maps, read.unmatched.float().to(device), ui=told(maps, picture))
 
 
 class SCPHintFromLabels(io.ComfyNode):

@@ -13,6 +13,10 @@ PACK = Path(__file__).resolve().parents[2]
 CONTRACT = {
     "SCPLoadStatistics": (["statistics"], ["statistics"]),
     "SCPLabelsFromImage": (["image", "palette", "tolerance", "max_unmatched"], ["labels", "unmatched"]),
+    "SCPPreviewLabels": (["labels", "statistics"], ["legend"]),
+    "SCPMaskFromLabels": (["labels", "class_name"], ["mask"]),
+    "SCPPaintLabels": (["palette", "class_name", "width", "height", "labels", "mask"], ["labels"]),
+    "SCPLabelsFromMasks": (["masks", "palette", "classes", "background"], ["labels"]),
     "SCPHintFromLabels": (["labels", "palette"], ["hint"]),
     "SCPPriorLatent": (
         [
