@@ -1,4 +1,4 @@
-"""Combos of class names, which the page narrows to the classes at hand (web/class_menu.js).
+"""Combos of class names, which the page narrows to the classes at hand (web/class_menus.js).
 
 Without the page's part they offer the classes of every palette, and whoever writes a graph by hand may write any name.
 """
