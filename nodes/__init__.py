@@ -7,6 +7,7 @@ from .convert import SCPConvertCheckpoint
 from .convert_statistics import SCPConvertStatistics
 from .labels import SCPHintFromLabels, SCPLabelsFromImage
 from .prior import SCPPriorLatent
+from .recolour import SCPRecolor
 from .reduce import SCPMergeStatistics, SCPReduceStatistics, SCPSaveStatistics
 from .start import SCPDenoiseStart, SCPNoisedLatent
 from .statistics import SCPLoadStatistics
@@ -23,6 +24,7 @@ class SCPDiffExtension(ComfyExtension):
             SCPLoadStatistics,
             SCPLabelsFromImage,
             SCPHintFromLabels,
+            SCPRecolor,
             SCPPriorLatent,
             SCPDenoiseStart,
             SCPNoisedLatent,

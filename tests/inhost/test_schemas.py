@@ -14,6 +14,7 @@ CONTRACT = {
     "SCPLoadStatistics": (["statistics"], ["statistics"]),
     "SCPLabelsFromImage": (["image", "palette", "tolerance", "max_unmatched"], ["labels", "unmatched"]),
     "SCPHintFromLabels": (["labels", "palette"], ["hint"]),
+    "SCPRecolor": (["image", "from_palette", "to_palette", "tolerance"], ["image", "unmatched"]),
     "SCPPriorLatent": (
         [
             *("statistics", "labels", "method", "seed", "strength", "batch_size", "width", "height", "model"),
