@@ -9,6 +9,7 @@ from .labels import SCPHintFromLabels, SCPLabelsFromImage
 from .legend import SCPPreviewLabels
 from .painting import SCPLabelsFromMasks, SCPMaskFromLabels, SCPPaintLabels
 from .prior import SCPPriorLatent
+from .recolour import SCPRecolor
 from .reduce import SCPMergeStatistics, SCPReduceStatistics, SCPSaveStatistics
 from .start import SCPDenoiseStart, SCPNoisedLatent
 from .statistics import SCPLoadStatistics
@@ -29,6 +30,7 @@ class SCPDiffExtension(ComfyExtension):
             SCPPaintLabels,
             SCPLabelsFromMasks,
             SCPHintFromLabels,
+            SCPRecolor,
             SCPPriorLatent,
             SCPDenoiseStart,
             SCPNoisedLatent,

@@ -18,6 +18,7 @@ CONTRACT = {
     "SCPPaintLabels": (["palette", "class_name", "width", "height", "labels", "mask"], ["labels"]),
     "SCPLabelsFromMasks": (["masks", "palette", "classes", "background"], ["labels"]),
     "SCPHintFromLabels": (["labels", "palette"], ["hint"]),
+    "SCPRecolor": (["image", "from_palette", "to_palette", "tolerance"], ["image", "unmatched"]),
     "SCPPriorLatent": (
         [
             *("statistics", "labels", "method", "seed", "strength", "batch_size", "width", "height", "model"),
