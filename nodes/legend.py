@@ -6,7 +6,7 @@ from comfy.model_management import intermediate_device
 from comfy_api.latest import io, ui
 
 from ..scp_prior import Statistics
-from ..scp_prior.knowledge import knowledge
+from ..scp_prior.knowledge import fallback_report, knowledge
 from ..scp_prior.legend import legend
 from .compat import search_aliases
 from .say import say
@@ -52,11 +52,6 @@ class SCPPreviewLabels(io.ComfyNode):
             found = knowledge(statistics, labels.labels, labels.palette.table)
             title = f"{labels.palette.name}, known by {statistics.name}"
             picture = legend(labels.labels, labels.palette, notes=found.known, marks=found.fallback, title=title)
-            _say_marks(cls, found.fallback, labels)
+            if found.fallback:
+                say(cls, fallback_report(found, labels.palette.table), warn=True)
         return io.NodeOutput(picture.to(intermediate_device()), ui=ui.PreviewImage(picture))
-
-
-def _say_marks(node: type[io.ComfyNode], fallback: dict[int, str], labels: LabelMaps) -> None:
-    name_of = labels.palette.table.name_of
-    if fallback:
-        say(node, "\n".join(f"{name_of(class_id)}: {text}" for class_id, text in fallback.items()), warn=True)

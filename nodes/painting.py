@@ -11,10 +11,9 @@ from ..scp_prior.classes import ClassTable
 from ..scp_prior.naming import NO_CLASS, id_named, ids_of_lines
 from ..scp_prior.painting import class_mask, compose, empty_map, hard_mask, paint
 from ..scp_prior.painting_report import compose_report, mask_report, paint_report
-from .choices import check_choice
 from .class_menu import class_input, told
 from .compat import search_aliases
-from .palettes import get_palette, palette_names
+from .palettes import check_palette, fingerprint, get_palette, palette_names
 from .say import say
 from .wires import CATEGORY, LabelMaps, LabelsWire
 
@@ -142,10 +141,15 @@ class SCPPaintLabels(io.ComfyNode):
         cls, palette: str | None = None, class_name: str | None = None, labels: str | None = _NOT_WIRED
     ) -> bool | str:
         """Whether palette and class exist; with labels wired in, only they know their classes."""
-        known = check_choice("palette", palette, palette_names())
+        known = check_palette(palette)
         if known is not True or labels != _NOT_WIRED or palette is None:
             return known
         return _check_names(palette, class_name)
+
+    @classmethod
+    def fingerprint_inputs(cls, palette: str | None = None, **_: object) -> tuple:
+        """Changes when a class table of the user's does."""
+        return fingerprint(palette)
 
     @classmethod
     def execute(
@@ -222,10 +226,15 @@ class SCPLabelsFromMasks(io.ComfyNode):
         cls, palette: str | None = None, classes: str | None = None, background: str | None = NO_CLASS
     ) -> bool | str:
         """Whether the palette and every class exist."""
-        known = check_choice("palette", palette, palette_names())
+        known = check_palette(palette)
         if known is not True or palette is None:
             return known
         return _check_names(palette, background, classes)
+
+    @classmethod
+    def fingerprint_inputs(cls, palette: str | None = None, **_: object) -> tuple:
+        """Changes when a class table of the user's does."""
+        return fingerprint(palette)
 
     @classmethod
     def execute(cls, masks: torch.Tensor, palette: str, classes: str, background: str = NO_CLASS) -> io.NodeOutput:

@@ -17,10 +17,11 @@ from .statistics import Statistics
 
 # What a file is judged by: the first of these it has the parts for, and where the class's own cells then come from.
 _JUDGED_BY = (("joint", CELL), ("joint-spatial", CELL), ("class", CLASS), ("spatial", SPATIAL), ("normal", NONE))
+_MOST_LINES = 5
 
 
 class Knowledge(NamedTuple):
-    """By id of the label map's own table: what the file knows of a class, and where something else stands in."""
+    """By id of the label map's own table, most frequent first: what the file knows of a class, and what stands in."""
 
     known: dict[int, str]
     fallback: dict[int, str]
@@ -61,6 +62,13 @@ def knowledge(statistics: Statistics, labels: Tensor, table: ClassTable) -> Know
     return Knowledge(known, fallback)
 
 
+def fallback_report(found: Knowledge, table: ClassTable) -> str:
+    """The classes that something else stands in for, in lines for the node; "" where there are none."""
+    lines = [f"{table.name_of(class_id)}: {text}" for class_id, text in found.fallback.items()]
+    more = [f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
+    return "\n".join(lines[:_MOST_LINES] + more)
+
+
 def _judged_by(s: Statistics) -> tuple[str, int]:
     here = {"joint": s.has_joint, "class": s.has_categorical, "spatial": s.has_spatial}
     return next((method, own) for method, own in _JUDGED_BY if all(here[part] for part in METHODS[method].needs))
@@ -93,7 +101,7 @@ def _of_class(s: Statistics, row: int) -> str:
 def _stands_in(cells: Tensor, own: int, target: bool) -> str:
     share = float((cells > own).float().mean())
     instead = "the place" if bool((cells > CLASS).any()) else "class nearby" if target else "the class"
-    return f"{_percent(share)} of it unseen there: {instead}"
+    return f"unseen at {_percent(share)}: {instead} stands in"
 
 
 def _percent(share: float) -> str:

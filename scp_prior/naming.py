@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .classes import ClassTable
+from .classes import ClassTable, plain_name
 from .errors import SCPError
 from .ids import UNLABELLED
 
@@ -24,7 +24,7 @@ def id_named(table: ClassTable, name: str) -> int:
     try:
         return table.id_of(name)
     except SCPError:
-        if name.strip().casefold() == NO_CLASS:
+        if plain_name(name) == NO_CLASS:
             return UNLABELLED
         raise
 

@@ -268,6 +268,37 @@ class TestNames:
         assert len(told["options"]) == len(set(told["options"]))
 
 
+class TestPalettesOfTheUsers:
+    @pytest.fixture
+    def own(self, host):
+        path = host.base / "models" / "scp_statistics" / "toys.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("id,name,rgb\n1,Duck,#ffee00\n2,train,#0000ff\n", encoding="utf-8")
+        yield path
+        path.unlink()
+
+    def test_their_classes_are_on_the_menu_and_can_be_painted(self, host, own):
+        menus = host.nodes["SCPPaintLabels"].INPUT_TYPES()["required"]["class_name"][1]["scp_classes"]
+        assert menus["tables"][menus["palettes"]["toys.csv"]] == ["Duck", "train", "unlabelled"]
+        painted = paint(host, street_masks()[:1], "duck", palette="toys.csv")
+        assert torch.equal(painted.labels == 1, street_masks()[:1] >= 0.5)
+        assert host.run(host.nodes["SCPPreviewLabels"], labels=painted)[0].shape[0] == 1
+
+    def test_a_changed_table_is_noticed(self, host, own):
+        for node in ("SCPPaintLabels", "SCPLabelsFromMasks"):
+            before = host.nodes[node].fingerprint_inputs(palette="toys.csv", width=8)
+            assert before == host.nodes[node].fingerprint_inputs(palette="toys.csv", width=8)
+            own.write_text(own.read_text(encoding="utf-8") + "3,boat,#ff0000\n", encoding="utf-8")
+            assert before != host.nodes[node].fingerprint_inputs(palette="toys.csv", width=8)
+
+    def test_a_broken_table_spoils_no_menu_and_says_what_is_wrong(self, host, own):
+        own.write_text("id,name,rgb\n1,Duck,yellow\n", encoding="utf-8")
+        told = host.nodes["SCPPaintLabels"].INPUT_TYPES()["required"]
+        assert "toys.csv" in told["palette"][1]["options"]
+        assert "toys.csv" not in told["class_name"][1]["scp_classes"]["palettes"]
+        assert "yellow" in host.nodes["SCPPaintLabels"].validate_inputs(palette="toys.csv", class_name="Duck")
+
+
 class TestLegend:
     def test_statistics_add_what_the_prior_knows(self, host, statistics, said):
         labels = at_once(host, street_masks())

@@ -8,7 +8,7 @@ from builders import make_statistics
 
 from scp_prior import SCPError, Statistics, prior_maps
 from scp_prior.classes import any_ids, table
-from scp_prior.knowledge import knowledge
+from scp_prior.knowledge import Knowledge, fallback_report, knowledge
 from scp_prior.methods import CELL
 
 CITY = table("cityscapes")
@@ -38,7 +38,7 @@ def test_the_share_that_falls_back_is_that_of_the_prior_itself():
         half = slice(0, 4) if class_id == 10 else slice(4, 8)
         unseen = float((statistics.joint(rows).count[0, half] == 0).float().mean())
         assert 0.05 < unseen < 0.95
-        assert found.fallback[class_id] == f"{unseen:.0%} of it unseen there: the class".replace("%", " %")
+        assert found.fallback[class_id] == f"unseen at {unseen:.0%}: the class stands in".replace("%", " %")
 
 
 @pytest.mark.parametrize("size", [(64, 128), (96, 96), (40, 200)])
@@ -113,3 +113,11 @@ def test_any_size_of_map_even_one_no_latent_has():
     statistics = make_statistics((0, 10), palette="cityscapes")
     for size in ((1, 1), (7, 500), (100, 75)):
         assert knowledge(statistics, torch.full((2, *size), 10), CITY).known.keys() == {10}
+
+
+def test_the_report_names_the_first_few():
+    assert fallback_report(Knowledge({}, {}), CITY) == ""
+    assert fallback_report(Knowledge({}, {10: "x", 0: "y"}), CITY) == "sky: x\nroad: y"
+    many = fallback_report(Knowledge({}, dict.fromkeys(range(19), "z")), CITY).split("\n")
+    assert len(many) == 6
+    assert many[-1] == "and 14 more"
