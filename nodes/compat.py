@@ -17,5 +17,5 @@ def search_aliases(*aliases: str) -> dict[str, Any]:
 
 def with_extra(port: io.Input, **extra: Any) -> Any:
     """The input, with more in what the page is told of it; older hosts have no keyword for that on every kind."""
-    port.extra_dict = {**(port.extra_dict or {}), **extra}
+    port.extra_dict = {**(getattr(port, "extra_dict", None) or {}), **extra}
     return port

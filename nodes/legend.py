@@ -46,12 +46,14 @@ class SCPPreviewLabels(io.ComfyNode):
 
     @classmethod
     def execute(cls, labels: LabelMaps, statistics: Statistics | None = None) -> io.NodeOutput:
+        maps, palette = labels
         if statistics is None:
-            picture = legend(labels.labels, labels.palette)
+            picture = legend(maps, palette)
         else:
-            found = knowledge(statistics, labels.labels, labels.palette.table)
-            title = f"{labels.palette.name}, known by {statistics.name}"
-            picture = legend(labels.labels, labels.palette, notes=found.known, marks=found.fallback, title=title)
-            if found.fallback:
-                say(cls, fallback_report(found, labels.palette.table), warn=True)
+            found = [knowledge(statistics, one, palette.table) for one in maps.split(1)]
+            notes, marks = zip(*found, strict=True)
+            title = f"{palette.name}, known by {statistics.name}"
+            picture = legend(maps, palette, notes=notes, marks=marks, title=title)
+            if any(marks):
+                say(cls, fallback_report(found, palette.table), warn=True)
         return io.NodeOutput(picture.to(intermediate_device()), ui=ui.PreviewImage(picture))

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..scp_prior import SCPError
 from ..scp_prior.classes import ClassTable
 from ..scp_prior.naming import NO_CLASS, id_named, ids_of_lines
-from ..scp_prior.painting import class_mask, compose, empty_map, hard_mask, paint
+from ..scp_prior.painting import MAX_SIDE, class_mask, compose, empty_map, hard_mask, paint
 from ..scp_prior.painting_report import compose_report, mask_report, paint_report
 from .class_menu import class_input, told
 from .compat import search_aliases
@@ -17,7 +17,6 @@ from .palettes import check_palette, fingerprint, get_palette, palette_names
 from .say import say
 from .wires import CATEGORY, LabelMaps, LabelsWire
 
-_MAX_SIDE = 16384
 _PALETTE = "ade20k"
 # Tells validate_inputs an input that is not wired from one that is: of the latter it is given None.
 _NOT_WIRED = "not wired"
@@ -101,7 +100,7 @@ class SCPPaintLabels(io.ComfyNode):
                     "width",
                     default=512,
                     min=0,
-                    max=_MAX_SIDE,
+                    max=MAX_SIDE,
                     step=8,
                     tooltip="Width of a new map in pixels; 0 = that of the mask. Where labels are wired in, theirs is "
                     "kept and this is not used.",
@@ -110,7 +109,7 @@ class SCPPaintLabels(io.ComfyNode):
                     "height",
                     default=512,
                     min=0,
-                    max=_MAX_SIDE,
+                    max=MAX_SIDE,
                     step=8,
                     tooltip="Height of a new map in pixels; 0 = that of the mask. Where labels are wired in, theirs is "
                     "kept and this is not used.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -62,9 +63,10 @@ def knowledge(statistics: Statistics, labels: Tensor, table: ClassTable) -> Know
     return Knowledge(known, fallback)
 
 
-def fallback_report(found: Knowledge, table: ClassTable) -> str:
-    """The classes that something else stands in for, in lines for the node; "" where there are none."""
-    lines = [f"{table.name_of(class_id)}: {text}" for class_id, text in found.fallback.items()]
+def fallback_report(found: Iterable[Knowledge], table: ClassTable) -> str:
+    """The classes of some maps that something else stands in for, in lines for the node; "" where there are none."""
+    each = (f"{table.name_of(class_id)}: {text}" for one in found for class_id, text in one.fallback.items())
+    lines = list(dict.fromkeys(each))
     more = [f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
     return "\n".join(lines[:_MOST_LINES] + more)
 

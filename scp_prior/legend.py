@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,9 +36,8 @@ _MAGENTA: RGB = (255, 0, 220)
 _HATCH_DARK: RGB = (60, 0, 52)
 _HATCH_PERIOD = 8
 
-
-# Notes and marks, by id.
-_Remarks = tuple[Mapping[int, str], Mapping[int, str]]
+Remarks = Mapping[int, str]
+"""By class id, a few words."""
 
 
 class _Row(NamedTuple):
@@ -60,8 +59,8 @@ def legend(
     palette: Palette,
     *,
     unmatched: Tensor | None = None,
-    notes: Mapping[int, str] | None = None,
-    marks: Mapping[int, str] | None = None,
+    notes: Remarks | Sequence[Remarks] = (),
+    marks: Remarks | Sequence[Remarks] = (),
     title: str = "",
 ) -> Tensor:
     """Draw label maps with, below each, colour, name, id and share of every class in it, most frequent first.
@@ -74,8 +73,9 @@ def legend(
         labels: `(B, H, W)` integer ids of the palette's table.
         palette: names and colours.
         unmatched: `(B, H, W)` bool, pixels whose colour was not recognised.
-        notes: a remark for some of the ids, e.g. how well the statistics know the class.
-        marks: a warning for some of the ids, drawn below the remark behind a triangle.
+        notes: remarks for some of the ids, e.g. how well the statistics know the class; the same for all maps, or one
+            mapping for each.
+        marks: likewise warnings, drawn below the remarks behind a triangle.
         title: shown above the rows; the palette's name when empty.
 
     Returns:
@@ -92,15 +92,20 @@ def legend(
         )
     shown = _shown_palette(palette)
     masks = [None] * len(labels) if unmatched is None else list(unmatched.detach().cpu().bool())
+    remarks = zip(_for_each(notes, len(labels)), _for_each(marks, len(labels)), strict=True)
     pages = [
-        _page(one.detach().cpu(), shown, mask, (notes or {}, marks or {}), title or palette.name)
-        for one, mask in zip(labels, masks, strict=True)
+        _page(one.detach().cpu(), shown, mask, remark, title or palette.name)
+        for one, mask, remark in zip(labels, masks, remarks, strict=True)
     ]
     drawn = np.empty((len(pages), max(page.height for page in pages), _WIDTH, 3), dtype=np.uint8)
     drawn[:] = BACKGROUND
     for canvas, page in zip(drawn, pages, strict=True):
         canvas[: page.height] = np.asarray(page)
     return torch.from_numpy(drawn).to(torch.float32).div_(255)
+
+
+def _for_each(remarks: Remarks | Sequence[Remarks], maps: int) -> Sequence[Remarks]:
+    return [remarks] * maps if isinstance(remarks, Mapping) else remarks or [{}] * maps
 
 
 def _shown_palette(asked: Palette) -> Palette:
@@ -110,7 +115,9 @@ def _shown_palette(asked: Palette) -> Palette:
     return next((other for other in candidates if other.table == asked.table and not other.grey), asked)
 
 
-def _page(labels: Tensor, shown: Palette, unmatched: Tensor | None, remarks: _Remarks, title: str) -> Image.Image:
+def _page(
+    labels: Tensor, shown: Palette, unmatched: Tensor | None, remarks: tuple[Remarks, Remarks], title: str
+) -> Image.Image:
     rows = _rows(labels, shown, unmatched, *remarks)
     columns = _columns(rows)
     picture = _picture(labels, shown, unmatched)
@@ -129,13 +136,7 @@ def _page(labels: Tensor, shown: Palette, unmatched: Tensor | None, remarks: _Re
     return page
 
 
-def _rows(
-    labels: Tensor,
-    shown: Palette,
-    unmatched: Tensor | None,
-    notes: Mapping[int, str],
-    marks: Mapping[int, str],
-) -> list[_Row]:
+def _rows(labels: Tensor, shown: Palette, unmatched: Tensor | None, notes: Remarks, marks: Remarks) -> list[_Row]:
     total = labels.numel()
     missed = 0 if unmatched is None else int(unmatched.sum())
     matched = labels.flatten() if unmatched is None or not missed else labels[~unmatched]

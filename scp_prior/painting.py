@@ -15,8 +15,8 @@ MAX_SIDE = 16384
 """Longest side of a map in pixels: that of the host's own nodes."""
 
 
-def empty_map(height: int, width: int, batch: int = 1) -> Tensor:
-    """A label map nobody has painted yet: `(batch, height, width)` int64, all `UNLABELLED`.
+def empty_map(height: int, width: int) -> Tensor:
+    """A label map nobody has painted yet: `(1, height, width)` int64, all `UNLABELLED`.
 
     Raises:
         SCPError: a side is not within 1..16384.
@@ -26,7 +26,7 @@ def empty_map(height: int, width: int, batch: int = 1) -> Tensor:
             f"A map of {width}x{height} pixels cannot be. Set width and height to 1..{MAX_SIDE}, e.g. 1024 and 512; "
             "0 takes the size of the mask, if one is wired in."
         )
-    return torch.full((batch, height, width), UNLABELLED, dtype=torch.int64)
+    return torch.full((1, height, width), UNLABELLED, dtype=torch.int64)
 
 
 def hard_mask(mask: Tensor) -> Tensor:

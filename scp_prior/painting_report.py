@@ -33,16 +33,12 @@ def paint_report(labels: Tensor, table: ClassTable, class_id: int, mask: Tensor 
 
 def compose_report(labels: Tensor, table: ClassTable, ids: Sequence[int | None], masks: Tensor) -> tuple[str, bool]:
     """Of `painting.compose`: the classes of the maps, and the masks that left nothing to be seen."""
-    present = set(labels.unique().tolist())
-    layers = hard_mask(masks).view(-1, len(ids), labels.shape[1] * labels.shape[2]).any(-1).any(0)
-    asked = {class_id for class_id in ids if class_id is not None}
-    empty = [
-        f"mask {number} ({table.name_of(class_id)}) is empty"
-        for number, (class_id, some) in enumerate(zip(ids, layers.tolist(), strict=True), 1)
-        if class_id is not None and not some
-    ]
-    drawn = {class_id for class_id, some in zip(ids, layers.tolist(), strict=True) if some}
-    covered = [f"{table.name_of(i)} lies wholly under later masks" for i in sorted(asked & drawn - present)]
+    present = class_shares(labels)
+    layers = hard_mask(masks).view(-1, len(ids), labels.shape[1] * labels.shape[2]).any(-1).any(0).tolist()
+    asked = [(number, i, some) for number, (i, some) in enumerate(zip(ids, layers, strict=True), 1) if i is not None]
+    empty = [f"mask {number} ({table.name_of(i)}) is empty" for number, i, some in asked if not some]
+    drawn = dict.fromkeys(i for _, i, some in asked if some)
+    covered = [f"{table.name_of(i)} lies wholly under later masks" for i in drawn if i not in present]
     maps = f"{len(labels)} maps, " if len(labels) > 1 else ""
     lines = [f"{maps}{_contents(labels, table)}", *empty, *covered]
     return "\n".join(lines), bool(empty or covered)

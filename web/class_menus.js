@@ -1,13 +1,13 @@
 // Menus of class names that follow the palette: each offers the classes of the palette chosen on its node, or of the
-// label map wired into it, and first those the map had when it was last made. Without this file they offer the classes of
-// every palette; the nodes themselves take any name that means something.
+// label map wired into it, and first those the map had when it was last made. Without this file they offer the classes
+// of every palette; the nodes themselves take any name that means something.
 import { app } from '../../scripts/app.js'
 
 const LABELS = 'SCP_LABELS'
 // Lists of Vue's own kind where the page shares its Vue, so that "Nodes 2.0" notices when they change.
 const { reactive = (list) => list } = await import('vue').catch(() => ({}))
 
-const menusOfType = new Map() // node type -> { widget name: { palettes: { palette: table }, tables: { table: names } } }
+const menusOfType = new Map() // node type -> { widget: { palettes: { palette: table }, tables: { table: names } } }
 const lists = new WeakMap() // widget -> the list it shows
 const lastMade = new WeakMap() // node -> { palette, present }: the label map it made last
 
@@ -78,13 +78,15 @@ function refreshAll() {
   for (const node of everyNode()) refresh(node)
 }
 
-/** Keep the class when the palette chosen on the node changes, as far as the new palette has it. */
+/** Keep the class when the palette chosen on the node changes, as far as the new palette has one of that name. */
 function follow(node) {
   if (labelsInto(node)) return
   refresh(node)
   for (const { widget, list } of menusOf(node)) {
     if (list.includes(widget.value)) continue
-    widget.value = list.find((name) => plain(name) === plain(widget.value)) ?? list[0]
+    const old = plain(widget.value)
+    const equal = list.find((name) => plain(name) === old)
+    widget.value = equal ?? list.find((name) => plain(name).startsWith(old)) ?? list[0]
     widget.callback?.(widget.value, app.canvas, node)
   }
 }

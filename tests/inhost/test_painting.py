@@ -311,6 +311,12 @@ class TestLegend:
         )
         assert "car: not in this file: unlabelled stands in" in said.text
 
+    def test_each_map_has_marks_of_its_own(self, host, statistics):
+        both = paint(host, torch.stack([torch.zeros(64, 64), torch.ones(64, 64)]), "car", paint(host, name="road"))
+        first, second = host.run(host.nodes["SCPPreviewLabels"], labels=both, statistics=statistics)[0]
+        amber = [((page * 255 - torch.tensor([255, 190, 90])).abs().amax(-1) < 0.5).any() for page in (first, second)]
+        assert amber == [False, True]
+
     def test_labels_of_another_data_set_are_refused(self, host, statistics):
         with pytest.raises(host.library.SCPError, match="read as ade20k"):
             host.run(

@@ -116,8 +116,8 @@ def test_any_size_of_map_even_one_no_latent_has():
 
 
 def test_the_report_names_the_first_few():
-    assert fallback_report(Knowledge({}, {}), CITY) == ""
-    assert fallback_report(Knowledge({}, {10: "x", 0: "y"}), CITY) == "sky: x\nroad: y"
-    many = fallback_report(Knowledge({}, dict.fromkeys(range(19), "z")), CITY).split("\n")
+    assert fallback_report([Knowledge({}, {})], CITY) == ""
+    assert fallback_report([Knowledge({}, {10: "x"}), Knowledge({}, {10: "x", 0: "y"})], CITY) == "sky: x\nroad: y"
+    many = fallback_report([Knowledge({}, dict.fromkeys(range(19), "z"))], CITY).split("\n")
     assert len(many) == 6
     assert many[-1] == "and 14 more"

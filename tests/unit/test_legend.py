@@ -149,6 +149,9 @@ def test_marks_stand_in_amber_below_the_notes():
     assert [holds(picture, amber) for picture in (plain, noted, marked, both)] == [False, False, True, True]
     assert len(noted) == len(marked)
     assert len(both) - len(noted) == len(noted) - len(plain) > 0
+    one, other = legend(labels.expand(2, -1, -1), palette, marks=[{}, {10: "mark"}])
+    assert not holds(one, amber)
+    assert torch.equal(other, marked)
     row = rows_of(labels[0], palette, notes={10: "note"}, marks={10: "mark"})[1]
     assert (row.name, row.note, row.mark) == ("sky", "note", "mark")
 

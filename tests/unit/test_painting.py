@@ -125,7 +125,7 @@ class TestPaint:
 
     def test_batches_that_do_not_fit(self):
         with pytest.raises(SCPError, match="3 masks and 2 label maps"):
-            paint(empty_map(4, 6, 2), torch.ones(3, 4, 6), 1)
+            paint(empty_map(4, 6).expand(2, -1, -1), torch.ones(3, 4, 6), 1)
 
     @pytest.mark.parametrize("size", [(0, 8), (8, 0), (16385, 8), (-8, 8)])
     def test_sizes_that_cannot_be(self, size):
