@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..scp_prior import SCPError
 from ..scp_prior.labels import class_shares
 from ..scp_prior.naming import NO_CLASS, names_of
 from .compat import with_extra
 from .palettes import get_palette, palette_names
+from .say import tell_page
 from .wires import LabelMaps
 
 
@@ -33,12 +33,11 @@ def class_input(name: str, *, default: str, first: str, tooltip: str, **more: An
     return with_extra(combo, scp_classes={"palettes": palettes, "tables": tables})
 
 
-def told(maps: LabelMaps, picture: torch.Tensor | None = None) -> dict[str, Any]:
-    """What a node that makes label maps gives the page: a picture, and for the menus after it palette and classes."""
+def tell_menus(node: type[io.ComfyNode], maps: LabelMaps) -> None:
+    """Tell the page what the running node made, for the menus after it: palette, and the classes present."""
     table = maps.palette.table
-    present = [table.name_of(class_id) for class_id in class_shares(maps.labels) if class_id in table.names]
-    shown = {} if picture is None else ui.PreviewImage(picture).as_dict()
-    return {**shown, "scp_labels": [{"palette": maps.palette.name, "present": present}]}
+    present = [table.name_of(class_id) for class_id in class_shares(maps.labels)]
+    tell_page(node, "scp-diff.labels", palette=maps.palette.name, present=present)
 
 
 def _tables() -> tuple[dict[str, list[str]], dict[str, str]]:

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import torch
 from comfy.model_management import intermediate_device
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..scp_prior import SCPError
 from ..scp_prior import labels as lib
 from ..scp_prior.classes import ANY, Palette, released_palette
 from ..scp_prior.detection import detect_palette, palette_fits
 from ..scp_prior.legend import legend
-from .class_menu import told
+from .class_menu import tell_menus
 from .compat import search_aliases
 from .palettes import AUTO, candidates, check_palette, fingerprint, get_palette, palette_names
 from .say import say
@@ -122,7 +122,8 @@ class SCPLabelsFromImage(io.ComfyNode):
         picture = legend(read.labels, colours, unmatched=read.unmatched)
         device = intermediate_device()
         maps = LabelMaps(read.labels.to(device), colours)
-        return io.NodeOutput(maps, read.unmatched.float().to(device), ui=told(maps, picture))
+        tell_menus(cls, maps)
+        return io.NodeOutput(maps, read.unmatched.float().to(device), ui=ui.PreviewImage(picture))
 
 
 class SCPHintFromLabels(io.ComfyNode):

@@ -11,7 +11,7 @@ from ..scp_prior.classes import ClassTable
 from ..scp_prior.naming import NO_CLASS, id_named, ids_of_lines
 from ..scp_prior.painting import MAX_SIDE, class_mask, compose, empty_map, hard_mask, paint
 from ..scp_prior.painting_report import compose_report, mask_report, paint_report
-from .class_menu import class_input, told
+from .class_menu import class_input, tell_menus
 from .compat import search_aliases
 from .palettes import check_palette, fingerprint, get_palette, palette_names
 from .say import say
@@ -166,7 +166,8 @@ class SCPPaintLabels(io.ComfyNode):
         painted = LabelMaps(paint(before.labels, mask, class_id).to(intermediate_device()), before.palette)
         text, doubtful = paint_report(painted.labels, table, class_id, mask)
         say(cls, "\n".join(filter(None, (text, _kept(table, palette)))), warn=doubtful)
-        return io.NodeOutput(painted, ui=told(painted))
+        tell_menus(cls, painted)
+        return io.NodeOutput(painted)
 
 
 class SCPLabelsFromMasks(io.ComfyNode):
@@ -243,7 +244,8 @@ class SCPLabelsFromMasks(io.ComfyNode):
         text, doubtful = compose_report(labels, colours.table, ids, masks)
         say(cls, text, warn=doubtful)
         made = LabelMaps(labels.to(intermediate_device()), colours)
-        return io.NodeOutput(made, ui=told(made))
+        tell_menus(cls, made)
+        return io.NodeOutput(made)
 
 
 def _check_names(palette: str, name: str | None, lines: str | None = None) -> bool | str:

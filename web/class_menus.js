@@ -24,7 +24,16 @@ function* nodesWithin(graph) {
   }
 }
 
-const everyNode = () => nodesWithin(app.rootGraph ?? app.graph)
+const rootGraph = () => app.rootGraph ?? app.graph
+const everyNode = () => nodesWithin(rootGraph())
+
+/** The node the host names in a run: "5", or "3:5" for node 5 of the subgraph in node 3. */
+function nodeRun(path) {
+  const ids = String(path).split(':')
+  const last = ids.pop()
+  const within = ids.reduce((graph, id) => graph?.getNodeById(id)?.subgraph, rootGraph())
+  return within?.getNodeById(last)
+}
 
 /** The node a link comes from, out of and into subgraphs; undefined where it comes from nowhere. */
 function originOf(graph, linkId) {
@@ -94,17 +103,10 @@ function follow(node) {
 app.registerExtension({
   name: 'scp-diff.classMenus',
 
-  beforeRegisterNodeDef(nodeType, nodeData) {
+  beforeRegisterNodeDef(_, nodeData) {
     const inputs = Object.entries({ ...nodeData.input?.required, ...nodeData.input?.optional })
     const menus = inputs.filter(([, spec]) => spec[1]?.scp_classes).map(([name, spec]) => [name, spec[1].scp_classes])
     if (menus.length) menusOfType.set(nodeData.name, Object.fromEntries(menus))
-    if (nodeData.output?.includes(LABELS)) {
-      const own = nodeType.prototype.onExecuted
-      nodeType.prototype.onExecuted = function (output) {
-        if (output?.scp_labels) lastMade.set(this, output.scp_labels[0])
-        return own?.apply(this, arguments)
-      }
-    }
   },
 
   nodeCreated(node) {
@@ -127,5 +129,9 @@ app.registerExtension({
   setup() {
     // Whatever opens a menu, in either renderer, begins with one of these.
     for (const event of ['pointerdown', 'keydown']) document.addEventListener(event, refreshAll, true)
+    app.api.addEventListener('scp-diff.labels', ({ detail: { node, palette, present } }) => {
+      const made = nodeRun(node)
+      if (made) lastMade.set(made, { palette, present })
+    })
   }
 })

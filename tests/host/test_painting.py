@@ -54,9 +54,3 @@ def test_what_only_the_labels_wired_in_can_tell_is_told_by_the_run(server: Serve
     with pytest.raises(ExecutionFailed, match=r"node painted \(SCPPaintLabels\): No class 'chandelier'") as failed:
         server.run(graph(second="chandelier"))
     assert "'cityscapes'" in failed.value.reason
-
-
-def test_the_run_tells_the_page_palette_and_classes(server: Server):
-    outputs = server.run(graph(first="sidewalk"))
-    assert outputs["painted"]["scp_labels"][0]["palette"] == "cityscapes"
-    assert sorted(outputs["painted"]["scp_labels"][0]["present"]) == ["sidewalk", "traffic light"]

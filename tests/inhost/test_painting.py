@@ -322,12 +322,3 @@ class TestLegend:
             host.run(
                 host.nodes["SCPPreviewLabels"], labels=paint(host, name="sky", palette="ade20k"), statistics=statistics
             )
-
-    def test_the_page_is_told_palette_and_classes_present(self, host):
-        node = host.nodes["SCPPaintLabels"].PREPARE_CLASS_CLONE(None)
-        out = node.EXECUTE_NORMALIZED(
-            palette="cityscapes", class_name="road", width=64, height=64, mask=street_masks()[2:3]
-        )
-        told = out.ui["scp_labels"][0]
-        assert told["palette"] == "cityscapes"
-        assert sorted(told["present"]) == ["road", "unlabelled"]
