@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .classes import Palette
 from .conversion import conversion, converts
-from .detection import Detection, detect_palette
+from .detection import Detection, detect_palette, palette_fits
 from .errors import SCPError
 from .ids import UNLABELLED
 from .labels import (
@@ -108,10 +108,10 @@ def detect_for(image: Tensor, to_palette: Palette, candidates: Sequence[Palette]
     if converts(found.palette.table, to_palette.table):
         return found
     fitting = [one for one in ordered if converts(one.table, to_palette.table)]
-    other = detect_palette(image, fitting) if fitting else found
-    if converts(other.palette.table, to_palette.table) and found.fit - other.fit < _AS_GOOD:
+    if fitting and found.fit - palette_fits(image, fitting)[0][1] < _AS_GOOD:
         doubt = f"{found.palette.name} fits about as well, but shares no classes with {to_palette.name}"
-        return other._replace(sure=False, doubt=doubt, runner_up=(found.palette.name, found.fit))
+        runner_up = found.palette.name, found.fit
+        return detect_palette(image, fitting)._replace(sure=False, doubt=doubt, runner_up=runner_up)
     raise SCPError(
         f"The picture {found.words.splitlines()[0]}. Its classes are others than those of '{to_palette.name}', so it "
         f"cannot be turned into that. Choose a to_palette of {found.palette.table.dataset}, or choose from_palette."
