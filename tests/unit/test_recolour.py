@@ -159,6 +159,14 @@ def test_a_user_s_table_converts_by_name(tmp_path: Path):
     assert as_uint8(back.image)[0, 0].tolist() == [[0, 0, 255], [0, 255, 0], [255, 255, 255], [255, 255, 255]]
 
 
+def test_a_black_class_of_a_user_s_own_is_no_nothing(tmp_path: Path):
+    own = user_table(tmp_path, "1,road,#000000\n2,ferns,#00ff00\n")
+    ids = torch.tensor([[[1, 1, 2, 2]]])
+    assert recolour(hint_from_labels(ids, own), own, classes.palette("cityscapes")).lost == {"ferns": 0.5}
+    pit = user_table(tmp_path, "1,pit,#000000\n2,road,#00ff00\n", "pit.csv")
+    assert recolour(hint_from_labels(ids, pit), pit, classes.palette("cityscapes")).lost == {"pit": 0.5}
+
+
 def test_a_user_s_table_without_a_name_in_common(tmp_path: Path):
     own = user_table(tmp_path, "7,ferns,#0000ff\n255,void,#ffffff\n")
     for one, other in ((own, classes.palette("ade20k")), (classes.palette("ade20k"), own)):
