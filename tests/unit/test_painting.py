@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from shared_data import require
 from torch.nn import functional as F
 
 from scp_prior import classes
@@ -159,6 +161,22 @@ class TestCompose:
         for mask, class_id in zip(masks, ids, strict=True):
             chained = paint(chained, mask[None], class_id)
         assert torch.equal(compose(masks, ids), chained)
+
+    @pytest.mark.parametrize(
+        ("folder", "name"),
+        [
+            ("data/ade20k_mini/annotations/validation", "ade20k"),
+            ("data/coco_stuff_mini/annotations/val2017", "coco-stuff"),
+        ],
+    )
+    def test_real_maps_come_back_from_masks_and_names(self, folder, name):
+        table = classes.table(name)
+        for path in sorted(require(folder).glob("*.png")):
+            with Image.open(path) as picture:
+                labels = torch.from_numpy(np.array(picture).astype(np.int64))[None]
+            names = [table.name_of(class_id) for class_id in labels.unique().tolist()]
+            masks = torch.cat([class_mask(labels, id_named(table, one)) for one in names])
+            assert torch.equal(compose(masks, ids_of_lines(table, "\n".join(names)), 999), labels)
 
     def test_twice_as_many_masks_are_two_maps(self):
         masks, ids = masks_of(3, 6, 4, 5), [0, None, 13]
