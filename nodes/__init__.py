@@ -7,7 +7,10 @@ from .convert import SCPConvertCheckpoint
 from .convert_statistics import SCPConvertStatistics
 from .inpaint import SCPInpaintLatent
 from .labels import SCPHintFromLabels, SCPLabelsFromImage
+from .legend import SCPPreviewLabels
+from .painting import SCPLabelsFromMasks, SCPMaskFromLabels, SCPPaintLabels
 from .prior import SCPPriorLatent
+from .recolour import SCPRecolor
 from .reduce import SCPMergeStatistics, SCPReduceStatistics, SCPSaveStatistics
 from .regions import SCPRegionPrompts
 from .start import SCPDenoiseStart, SCPNoisedLatent
@@ -24,7 +27,12 @@ class SCPDiffExtension(ComfyExtension):
         return [
             SCPLoadStatistics,
             SCPLabelsFromImage,
+            SCPPreviewLabels,
+            SCPMaskFromLabels,
+            SCPPaintLabels,
+            SCPLabelsFromMasks,
             SCPHintFromLabels,
+            SCPRecolor,
             SCPPriorLatent,
             SCPRegionPrompts,
             SCPInpaintLatent,

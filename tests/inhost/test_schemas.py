@@ -13,7 +13,12 @@ PACK = Path(__file__).resolve().parents[2]
 CONTRACT = {
     "SCPLoadStatistics": (["statistics"], ["statistics"]),
     "SCPLabelsFromImage": (["image", "palette", "tolerance", "max_unmatched"], ["labels", "unmatched"]),
+    "SCPPreviewLabels": (["labels", "statistics"], ["legend"]),
+    "SCPMaskFromLabels": (["labels", "class_name"], ["mask"]),
+    "SCPPaintLabels": (["palette", "class_name", "width", "height", "labels", "mask"], ["labels"]),
+    "SCPLabelsFromMasks": (["masks", "palette", "classes", "background"], ["labels"]),
     "SCPHintFromLabels": (["labels", "palette"], ["hint"]),
+    "SCPRecolor": (["image", "from_palette", "to_palette", "tolerance"], ["image", "unmatched"]),
     "SCPPriorLatent": (
         [
             *("statistics", "labels", "method", "seed", "strength", "batch_size", "width", "height", "model"),
