@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -163,6 +163,11 @@ def class_shares(labels: Tensor) -> dict[int, float]:
     present = np.flatnonzero(counts)
     ordered = present[np.argsort(-counts[present], kind="stable")]
     return {int(class_id): float(counts[class_id] / labels.numel()) for class_id in ordered}
+
+
+def where_any(labels: Tensor, ids: Sequence[int]) -> Tensor:
+    """Where a label map has one of some ids: bool, of the labels' shape and on their device."""
+    return torch.isin(labels, torch.tensor(list(ids), dtype=labels.dtype, device=labels.device))
 
 
 def readable_colours(palette: Palette, tolerance: float) -> tuple[np.ndarray, np.ndarray, float]:

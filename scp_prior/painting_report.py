@@ -47,14 +47,15 @@ def compose_report(labels: Tensor, table: ClassTable, ids: Sequence[int | None],
     return "\n".join(lines), bool(empty or covered)
 
 
-def mask_report(labels: Tensor, table: ClassTable, class_id: int) -> tuple[str, bool]:
+def mask_report(labels: Tensor, table: ClassTable, ids: Sequence[int]) -> tuple[str, bool]:
     """Of `painting.class_mask`: how much of the picture the class has, or what there is in its place."""
-    shares = class_shares(labels)
-    if class_id in shares:
-        return f"{table.name_of(class_id)}: {shares[class_id]:.1%} of the picture", False
+    shares, name = class_shares(labels), table.name_of(ids[0])
+    share = sum(shares.get(class_id, 0.0) for class_id in ids)
+    if share:
+        return f"{name}: {share:.1%} of the picture", False
     there = [table.name_of(other) for other in shares]
     more = f" and {len(there) - _MOST_NAMED} more" if len(there) > _MOST_NAMED else ""
-    return f"no {table.name_of(class_id)} in this map; there is: {', '.join(there[:_MOST_NAMED])}{more}", True
+    return f"no {name} in this map; there is: {', '.join(there[:_MOST_NAMED])}{more}", True
 
 
 def _contents(labels: Tensor, table: ClassTable) -> str:
