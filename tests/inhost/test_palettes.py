@@ -213,6 +213,26 @@ class TestOwnTables:
         assert torch.isfinite(latent["samples"]).all()
         assert latent["samples"].shape[0] == 2
 
+    def test_statistics_of_a_known_data_set_know_its_classes_by_name(self, host, folder):
+        from builders import make_statistics
+
+        (folder / "city.csv").write_text("id,name,rgb\n5,Road,#111111\n6,sky,#2222ff\n7,meadow,#22ff22\n")
+        statistics = make_statistics((0, 1, 10), size=(8, 8), dataset="cityscapes", palette="cityscapes")
+        colours = torch.tensor([[0x11, 0x11, 0x11], [0x22, 0x22, 0xFF], [0x22, 0xFF, 0x22]]) / 255
+        drawn = {"statistics": statistics, "method": "joint", "seed": 1, "strength": 1.0, "batch_size": 1}
+
+        def prior(image, palette):
+            read = {"image": image.expand(1, 64, 64, 3), "palette": palette, "tolerance": 0.0}
+            labels, _ = host.run(host.nodes["SCPLabelsFromImage"], **read)
+            host.run(host.nodes["SCPPreviewLabels"], labels=labels, statistics=statistics)
+            return host.run(host.nodes["SCPPriorLatent"], labels=labels, **drawn)[0]["samples"]
+
+        own = colours[:2].repeat_interleave(32, 0)[:, None]
+        same = torch.tensor([0, 10]).repeat_interleave(32)[:, None, None] / 255
+        assert torch.equal(prior(own, "city.csv"), prior(same, "cityscapes-grey"))
+        with pytest.raises(host.library.SCPError, match="cityscapes, .* has no class called 'meadow'.*city.csv"):
+            prior(colours.repeat_interleave(22, 0)[:64, None], "city.csv")
+
     def test_one_called_like_a_built_in_palette_shadows_nothing(self, host, folder):
         picture = painted(host, "ade20k", ROOM)
         labels, _ = host.run(host.nodes["SCPLabelsFromImage"], image=picture, palette="ade20k", tolerance=0.0)
