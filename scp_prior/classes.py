@@ -80,7 +80,7 @@ class ClassTable:
         Raises:
             SCPError: no class has that name; the message lists the closest ones.
         """
-        wanted = plain_name(name)
+        wanted = plain_name(str(name))  # a graph written by hand may hold a number
         ids = tuple(class_id for class_id, known in self.names.items() if plain_name(known) == wanted)
         if ids:
             return ids

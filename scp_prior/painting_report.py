@@ -29,7 +29,12 @@ def paint_report(labels: Tensor, table: ClassTable, class_id: int, mask: Tensor 
         return f"{name} everywhere, {size[1]}x{size[0]}", False
     where = hard_mask(mask)
     share = float(fitted_mask(where, size).float().mean())
-    first = f"{name}: {share:.1%} painted" if share else f"the mask is empty: no {name}"
+    if share:
+        first = f"{name}: {share:.1%} painted"
+    elif bool(where.any()):
+        first = f"all of the mask was lost in resizing: no {name}"
+    else:
+        first = f"the mask is empty: no {name}"
     resized, stretched = _resized(tuple(where.shape[1:]), size)
     return "\n".join(filter(None, (first, resized, _contents(labels, table)))), stretched or not share
 

@@ -219,6 +219,13 @@ class TestReports:
         assert "the mask is empty: no sky" in text
         assert doubtful
 
+    def test_of_a_mark_too_small_for_the_map(self):
+        mask = torch.zeros(1, 8, 8)
+        mask[:, 1, 1] = 1
+        text, doubtful = paint_report(paint(empty_map(4, 4), mask, 10), TABLE, 10, mask)
+        assert text.startswith("all of the mask was lost in resizing: no sky\nmask resized from 8x8")
+        assert doubtful
+
     def test_of_masks_that_leave_nothing_to_be_seen(self):
         masks = torch.zeros(3, 4, 4)
         masks[0, :2] = masks[1] = 1
