@@ -258,12 +258,15 @@ def _check_labels(labels: Tensor) -> None:
         raise SCPError(f"Expected a label map of whole numbers (int64), got {labels.dtype}.")
 
 
-def check_image(image: Tensor) -> None:
-    """Raise SCPError where a tensor is no picture: `(B, H, W, 3 or 4)`, floats in about 0..1 or uint8."""
+def check_image(image: Tensor, what: str = "segmentation picture") -> None:
+    """Raise SCPError where a tensor is no picture: `(B, H, W, 3 or 4)`, floats in about 0..1 or uint8.
+
+    Args:
+        what: what it should be, to say so.
+    """
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or image.numel() == 0:
         raise SCPError(
-            "Expected a segmentation picture of shape (batch, height, width, 3), or 4 with alpha, "
-            f"got {tuple(image.shape)}."
+            f"Expected a {what} of shape (batch, height, width, 3), or 4 with alpha, got {tuple(image.shape)}."
         )
     if image.dtype == torch.uint8:
         return
@@ -272,7 +275,7 @@ def check_image(image: Tensor) -> None:
     # One pass finds NaN, infinities and wrong units: NaN survives min and max.
     lowest, highest = (float(bound) for bound in torch.aminmax(image.detach()[..., :3]))
     if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise SCPError("The segmentation picture holds NaN or infinite values. Check the node that makes it.")
+        raise SCPError(f"The {what} holds NaN or infinite values. Check the node that makes it.")
     if lowest < -1 or highest > 2:
         raise SCPError(
             f"Expected a picture with values in 0..1, got {lowest:g}..{highest:g}. Divide by 255 or pass uint8."
