@@ -9,8 +9,9 @@ from comfy_api.latest import io
 from ..scp_prior import SCPError
 from ..scp_prior.classes import ClassTable
 from ..scp_prior.naming import NO_CLASS, id_named, ids_named, ids_of_lines
-from ..scp_prior.painting import MAX_SIDE, class_mask, compose, empty_map, hard_mask, paint
+from ..scp_prior.painting import class_mask, compose, empty_map, hard_mask, paint
 from ..scp_prior.painting_report import compose_report, mask_report, paint_report
+from ..scp_prior.sizes import MAX_SIDE
 from .class_menu import class_input, tell_menus
 from .compat import search_aliases
 from .palettes import check_palette, fingerprint, get_palette, palette_names

@@ -29,6 +29,9 @@ Preprocessor pictures saved from a browser are up to 20 steps off their palette;
 has its colours 30 apart, so from 26 on every colour inside its grid would match something.
 """
 
+FEW_UNMATCHED = 0.05
+"""Up to this share of a picture the pixels no colour is near to are edges, and not worth a warning."""
+
 GRID_RULES = ("nearest", "majority")
 
 MAX_TOLERANCE = 442.0
@@ -167,7 +170,10 @@ def class_shares(labels: Tensor) -> dict[int, float]:
 
 def where_any(labels: Tensor, ids: Sequence[int]) -> Tensor:
     """Where a label map has one of some ids: bool, of the labels' shape and on their device."""
-    return torch.isin(labels, torch.tensor(list(ids), dtype=labels.dtype, device=labels.device))
+    found = torch.zeros_like(labels, dtype=torch.bool)
+    for class_id in ids:
+        found |= labels == class_id
+    return found
 
 
 def readable_colours(palette: Palette, tolerance: float) -> tuple[np.ndarray, np.ndarray, float]:

@@ -10,9 +10,7 @@ from torch import Tensor
 from .errors import SCPError
 from .ids import UNLABELLED
 from .labels import checked_labels, to_latent_grid, where_any
-
-MAX_SIDE = 16384
-"""Longest side of a map in pixels: that of the host's own nodes."""
+from .sizes import MAX_SIDE
 
 
 def empty_map(height: int, width: int) -> Tensor:

@@ -13,6 +13,7 @@ from .classes import ClassTable
 from .ids import UNLABELLED
 from .labels import class_shares
 from .painting import fitted_mask, hard_mask
+from .sizes import stretched
 
 _MOST_NAMED = 12
 
@@ -74,6 +75,6 @@ def _resized(given: tuple[int, int], wanted: tuple[int, int]) -> tuple[str, bool
     (h, w), (height, width) = given, wanted
     if given == wanted:
         return "", False
-    if abs(w * height / (h * width) - 1) >= 0.01:
+    if stretched(given, wanted):
         return f"mask stretched from {w}x{h} to {width}x{height}", True
     return f"mask resized from {w}x{h}", False
