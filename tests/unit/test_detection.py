@@ -195,6 +195,15 @@ def test_a_part_of_a_palette_in_a_user_s_file_hides_nothing(tmp_path: Path):
     assert {found.palette.name, found.runner_up[0]} == {"ade20k", "mine.csv"}
 
 
+def test_of_two_that_fit_alike_the_one_with_fewer_colours_is_taken(tmp_path: Path):
+    few = user_table(tmp_path, "1,ferns,#123456\n2,moss,#654321\n", "few.csv")
+    many = user_table(tmp_path, "1,a,#123456\n2,b,#654321\n3,c,#c0ffee\n", "many.csv")
+    picture = labels.hint_from_labels(blocks([1, 2]), few)
+    for candidates in ([few, many], [many, few]):
+        found = detect_palette(picture, candidates)
+        assert (found.palette, found.runner_up, found.sure) == (few, ("many.csv", 1.0), False)
+
+
 @SMALL
 @given(height=st.integers(1, 40), width=st.integers(1, 40), count=st.integers(1, 3), seed=st.integers(0, 99))
 def test_pictures_of_any_size(height: int, width: int, count: int, seed: int):

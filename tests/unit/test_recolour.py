@@ -159,6 +159,15 @@ def test_a_user_s_table_converts_by_name(tmp_path: Path):
     assert as_uint8(back.image)[0, 0].tolist() == [[0, 0, 255], [0, 255, 0], [255, 255, 255], [255, 255, 255]]
 
 
+def test_of_several_ids_of_one_name_all_are_turned_and_the_smallest_is_painted(tmp_path: Path):
+    own = user_table(tmp_path, "7,sky,#0000ff\n3,Sky,#00ff00\n")
+    cityscapes = classes.palette("cityscapes")
+    picture = hint_from_labels(torch.tensor([[[7, 3]]]), own)
+    made = recolour(picture, own, cityscapes)
+    assert (made.lost, labels_from_image(made.image, cityscapes).labels.tolist()) == ({}, [[[10, 10]]])
+    assert as_uint8(recolour(made.image, cityscapes, own).image)[0, 0].tolist() == [[0, 255, 0], [0, 255, 0]]
+
+
 def test_a_black_class_of_a_user_s_own_is_no_nothing(tmp_path: Path):
     own = user_table(tmp_path, "1,road,#000000\n2,ferns,#00ff00\n")
     ids = torch.tensor([[[1, 1, 2, 2]]])
