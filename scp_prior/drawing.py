@@ -12,6 +12,8 @@ RGB = tuple[int, int, int]
 
 # Sized for a node's preview, which shows some 350 pixels of width: text of 18 pixels is still read there.
 WIDTH, MAP_HEIGHT = 640, 480
+# More than any row has room for.
+_MOST_CHARACTERS = 300
 BACKGROUND: RGB = (28, 30, 34)
 INK: RGB = (236, 238, 242)
 DIM: RGB = (152, 158, 170)
@@ -20,7 +22,9 @@ _RAMP: tuple[RGB, RGB, RGB] = ((44, 47, 54), (32, 110, 140), (250, 214, 96))
 
 
 def fitted(draw: ImageDraw.ImageDraw, text: str, size: int, room: float) -> str:
-    """The text, cut and ended with "..." where it is wider than the room."""
+    """The text as one line, cut and ended with "..." where it is wider than the room."""
+    # Names come out of other people's files: one with a line break cannot be measured, a huge one not in time.
+    text = " ".join(text[:_MOST_CHARACTERS].split())
     if draw.textlength(text, font(size)) <= room:
         return text
     while text and draw.textlength(text + "...", font(size)) > room:

@@ -120,6 +120,18 @@ def test_grey_palettes_are_drawn_in_colours_one_can_tell_apart():
     assert torch.equal(grey, legend(labels, classes.palette("cityscapes"), title="x"))
 
 
+def test_names_of_other_peoples_files_are_one_line_and_drawn_at_once():
+    labels = torch.tensor([[[1, 2]]])
+
+    def drawn(name: str) -> torch.Tensor:
+        table = classes.ClassTable("mine", {1: name, 2: "b"}, "mine")
+        own = classes.Palette("mine", table, np.zeros((0, 3), np.uint8), np.zeros(0, np.int64), {})
+        return legend(labels, own, title=name)
+
+    assert torch.equal(drawn("two\nlines"), drawn("two lines"))
+    assert torch.equal(drawn("x" * 1_000_000), drawn("x" * 300))
+
+
 def test_long_texts_are_cut_to_their_column():
     table = classes.ClassTable("mine", {1: "very " * 60 + "long", 2: "b"}, "mine")
     palette = classes.Palette(
