@@ -67,8 +67,8 @@ def palette_files() -> dict[str, str]:
                 path = os.path.join(folder, name)
                 if os.path.splitext(name)[1].lower() in TABLES and not name.startswith(".") and _may_be_table(path):
                     known_as = Path(path).relative_to(root).as_posix()
-                    # A line break, or what is no UTF-8, can be neither a combo's entry nor part of a message.
-                    if known_as.isprintable():
+                    # A line break, or what is no UTF-8, can be no entry of a menu; what looks like HTML would be it.
+                    if known_as.isprintable() and "<" not in known_as:
                         found.setdefault(known_as, path)
             if seen > _MOST_FOLDERS:
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import sys
 from typing import Any
@@ -16,7 +17,8 @@ def say(node: type[io.ComfyNode], text: str, *, warn: bool = False) -> None:
     _log.log(logging.WARNING if warn else logging.INFO, "[SCP-Diff] %s: %s", node.__name__, text.replace("\n", "; "))
     server = _server_showing(node)
     if server is not None:
-        server.send_progress_text(text, node.hidden.unique_id)
+        # The page takes it for HTML, and parts of it come out of widgets and files: "<lora:fog:1>" is to be read there.
+        server.send_progress_text(html.escape(text, quote=False), node.hidden.unique_id)
 
 
 def tell_page(node: type[io.ComfyNode], event: str, **what: Any) -> None:

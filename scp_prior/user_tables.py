@@ -192,6 +192,9 @@ def _name(entry: Mapping[str, Any]) -> str:
         raise _BadRowError(f"the name '{name:.40}...' has {len(name)} characters; {LONGEST_NAME} are allowed.")
     if _HALF_CHARACTER.search(name):
         raise _BadRowError(f"the name {name!r:.60} is no text.")
+    if "<" in name:
+        # The page's menus take their entries for HTML.
+        raise _BadRowError(f"the name '{name:.60}' has a '<' in it, which menus cannot show. Write it without.")
     return name
 
 

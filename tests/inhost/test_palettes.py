@@ -293,7 +293,7 @@ class TestOwnTables:
 
     def test_files_that_no_list_can_show_or_no_one_can_read_are_not_there(self, host, folder):
         before = options(host, "SCPRecolor", "to_palette")
-        for name in (b"\xff.csv", b"two\nlines.csv"):
+        for name in (b"\xff.csv", b"two\nlines.csv", b"<img src=x>.csv"):
             with open(os.path.join(os.fsencode(folder), name), "w") as file:
                 file.write(MEADOW)
         os.mkfifo(folder / "pipe.json")

@@ -398,6 +398,7 @@ def test_a_user_s_two_ids_of_one_colour_are_read_as_the_smaller(tmp_path: Path):
         ('[{"id": 1, "name": "a"}]', "t.json", "entry 1: no rgb"),
         ('[{"id": ' + "9" * 5000 + ', "name": "a", "rgb": [1, 2, 3]}]', "t.json", "a number of thousands of digits"),
         ('[{"id": 1, "name": "a\\ud800b", "rgb": [1, 2, 3]}]', "t.json", "entry 1: the name .* is no text"),
+        ("id,name,rgb\n1,<img src=x>,#010203\n", "t.csv", "line 2: the name '<img src=x>' has a '<' in it"),
         ("id,name,rgb\n1," + "x" * 201 + ",#010203\n", "t.csv", "line 2: the name 'x*...' has 201 characters; 200 are"),
         ('[{"id": 1e999, "name": "a", "rgb": "#010203"}]', "t.json", "entry 1: id inf"),
     ],
