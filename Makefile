@@ -3,6 +3,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python)
 VENV_PYTHON = .venv/bin/python
 PORT ?= 8188
+# Tests that leave the machine's other core alone; those that kill, measure or serve stay by themselves.
+SPREAD = -n auto --dist loadfile
 export SEG PALETTE METHOD PORT
 
 .DEFAULT_GOAL := help
@@ -27,9 +29,9 @@ comfy: host ## the same set in the browser (PORT=8188)
 test: host tools browser ## everything: ruff, unit tests, kills and torchrun, the real ComfyUI, its page in a browser
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
-	$(VENV_PYTHON) -m pytest -q -c tests/pytest.ini tests/unit
+	$(VENV_PYTHON) -m pytest -q $(SPREAD) -c tests/pytest.ini tests/unit
 	$(VENV_PYTHON) -m pytest -q -c tests/slow/pytest.ini tests/slow
-	$(VENV_PYTHON) -m pytest -q -c tests/inhost/pytest.ini tests/inhost
+	$(VENV_PYTHON) -m pytest -q $(SPREAD) -c tests/inhost/pytest.ini tests/inhost
 	$(VENV_PYTHON) -m pytest -q -c tests/host/pytest.ini tests/host
 	$(VENV_PYTHON) -m pytest -q -c tests/page/pytest.ini tests/page
 
@@ -37,7 +39,7 @@ pictures: host browser ## make every picture of the README and of the templates 
 	$(VENV_PYTHON) scripts/make_pictures.py
 
 test-fast: env ## unit tests only
-	$(VENV_PYTHON) -m pytest -q -c tests/pytest.ini tests/unit
+	$(VENV_PYTHON) -m pytest -q $(SPREAD) -c tests/pytest.ini tests/unit
 
 bench: host ## ours against the authors' algorithm
 	$(VENV_PYTHON) benchmarks/prior.py
