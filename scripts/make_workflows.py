@@ -216,6 +216,10 @@ class Graph:
         self._nodes.append(node)
         return node["id"]
 
+    def first(self, kind: str) -> int:
+        """Return the id of the first node of a type."""
+        return next(node["id"] for node in self._nodes if node["type"] == kind)
+
     def link(self, source: int, output: str, target: int, name: str) -> int:
         """Lead an output to an input of another node, both by name; return the link's id."""
         origin, end = self._nodes[source - 1], self._nodes[target - 1]
@@ -347,10 +351,16 @@ _A, _B, _C, _D, _E, _F, _G = 0, 310, 770, 1100, 1460, 1800, 2120
 _LOWER = 720
 
 
+def read_labels(graph: Graph, example: Example) -> tuple[int, list[int]]:
+    """Add what reads a picture as labels; return it, and it alone as a list of nodes."""
+    labels = graph.add("SCPLabelsFromImage", (_B, 0, 400, 575), [example.palette, 24, 0.5])
+    return labels, [labels]
+
+
 def _segmentation(graph: Graph, example: Example) -> int:
     picture = graph.add("LoadImage", (_A, 0, 280, 320), [example.picture, "image"])
-    labels = graph.add("SCPLabelsFromImage", (_B, 0, 400, 575), [example.palette, 24, 0.5])
-    nodes, source = [picture, labels], picture
+    labels, nodes = read_labels(graph, example)
+    nodes, source = [picture, *nodes], picture
     if any(example.size):
         # Apply ControlNet cuts a picture of another shape and the prior stretches it: fitted first, they stay together.
         fit = graph.add(
@@ -363,7 +373,8 @@ def _segmentation(graph: Graph, example: Example) -> int:
     return labels
 
 
-def _controlnet(graph: Graph, example: Example, labels: int) -> _Ends:
+def controlled(graph: Graph, example: Example, labels: int) -> _Ends:
+    """Add the group of the models, the prompts and the ControlNet; return what the others need of it."""
     loader = graph.add("CheckpointLoaderSimple", (_C, 0, 270, 98), [example.checkpoint])
     positive = graph.add(
         "CLIPTextEncode", (_D, 90, 300, 110), [example.prompt + QUALITY], title="Prompt", colours=GREEN
@@ -382,7 +393,7 @@ def _controlnet(graph: Graph, example: Example, labels: int) -> _Ends:
     return _Ends(labels, loader, hint, apply)
 
 
-def _start(graph: Graph, example: Example, ends: _Ends) -> tuple[int, int]:
+def started(graph: Graph, example: Example, ends: _Ends) -> tuple[int, int]:
     """Add the group that makes the starting latent; return the nodes of the latent and of where sampling starts."""
     statistics = graph.add("SCPLoadStatistics", (_C, _LOWER, 270, 120), [example.statistics])
     values = ["joint", SEED, "fixed", 1, 1, *example.size, SCENE_VARIATION, AUTO]
@@ -405,7 +416,8 @@ def _start(graph: Graph, example: Example, ends: _Ends) -> tuple[int, int]:
     return latent, start
 
 
-def _sample(graph: Graph, example: Example, ends: _Ends, latent: int, start: int) -> None:
+def decoded(graph: Graph, example: Example, ends: _Ends, latent: int, start: int) -> tuple[int, int]:
+    """Add the sampler and what decodes its latent; return both."""
     if example.advanced:
         values = ["disable", SEED, "fixed", STEPS, example.cfg, SAMPLER, SCHEDULER, 0, 10000, "disable"]
         sampler = graph.add("KSamplerAdvanced", (_F, 0, 280, 334), values)
@@ -417,7 +429,6 @@ def _sample(graph: Graph, example: Example, ends: _Ends, latent: int, start: int
         graph.link(start, "steps", sampler, "steps")
         graph.link(start, "denoise", sampler, "denoise")
     decode = graph.add("VAEDecode", (_G, 0, 200, 46))
-    image = graph.add("SaveImage", (_G, 110, 400, 466), [f"scp-diff/{example.name}"])
     graph.link(ends.loader, "MODEL", sampler, "model")
     graph.link(ends.apply, "positive", sampler, "positive")
     graph.link(ends.apply, "negative", sampler, "negative")
@@ -425,6 +436,12 @@ def _sample(graph: Graph, example: Example, ends: _Ends, latent: int, start: int
     graph.link(sampler, "LATENT", decode, "samples")
     pictures = [graph.link(ends.loader, "VAE", decode, "vae")]
     graph.bend(pictures, _G - 25, -43, after=graph.bend(pictures, _D - 25, -43))
+    return sampler, decode
+
+
+def _sample(graph: Graph, example: Example, ends: _Ends, latent: int, start: int) -> None:
+    sampler, decode = decoded(graph, example, ends, latent, start)
+    image = graph.add("SaveImage", (_G, 110, 400, 466), [f"scp-diff/{example.name}"])
     graph.link(decode, "IMAGE", image, "images")
     graph.group("4 Sample", [sampler, decode, image])
 
@@ -433,8 +450,8 @@ def build(example: Example) -> Json:
     """Return the workflow of one example."""
     graph = Graph(example.name)
     labels = _segmentation(graph, example)
-    ends = _controlnet(graph, example, labels)
-    latent, start = _start(graph, example, ends)
+    ends = controlled(graph, example, labels)
+    latent, start = started(graph, example, ends)
     _sample(graph, example, ends, latent, start)
     left, top, note = -GROUP_MARGIN, _LOWER - GROUP_HEAD + TITLE, example.note
     graph.add("MarkdownNote", (left, top, 750, 530), [note], title="Read Me First", colours=NOTE)

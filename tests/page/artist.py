@@ -153,6 +153,30 @@ class Artist:
             [kind, list(place)],
         )
 
+    def connect(self, source: int, output: int, target: int, name: str) -> None:
+        """Lead an output to an input of another node."""
+        self.page.evaluate(
+            """([source, output, target, name]) => {
+                const end = app.graph.getNodeById(target)
+                app.graph.getNodeById(source).connect(output, end, end.findInputSlot(name))
+            }""",
+            [source, output, target, name],
+        )
+
+    def find(self, words: str) -> int:
+        """Double-click on the canvas, type, and take the first node that is offered; return its id."""
+        canvas, known = self.page.locator("#graph-canvas"), self.page.evaluate("app.graph.nodes.map(node => node.id)")
+        box = canvas.bounding_box()
+        canvas.dblclick(position={"x": box["width"] / 2, "y": box["height"] / 3})
+        self.page.keyboard.type(words)
+        self.page.locator(".p-autocomplete-option", has_text=words).first.wait_for()
+        self.picture(f"search-{words.split()[0].lower()}")
+        self.page.keyboard.press("Enter")
+        found = self.page.wait_for_function(
+            "known => app.graph.nodes.find(node => !known.includes(node.id))?.id ?? null", arg=known
+        )
+        return found.json_value()
+
     def select(self, node: int) -> None:
         """Bring a node to the middle of the view, clear of panels at its sides, and click on its title."""
         x, y = self.page.evaluate(
@@ -170,10 +194,11 @@ class Artist:
         self.page.mouse.click(x, y)
 
     def set(self, kind: str, **values: Any) -> None:
-        """Set widgets on every node of a kind ("" = any that has all of them), as typing would."""
+        """Set widgets on every node of a kind ("" = any that has all of them), in subgraphs too, as typing would."""
         self.page.evaluate(
             """([kind, values]) => {
-                for (const node of app.graph.nodes) {
+                const all = graph => graph.nodes.flatMap(node => node.subgraph ? all(node.subgraph) : [node])
+                for (const node of all(app.graph)) {
                     const widgets = Object.keys(values).map(name => node.widgets?.find(one => one.name === name))
                     if ((kind && node.type !== kind) || widgets.some(one => !one)) continue
                     for (const widget of widgets) {
@@ -186,11 +211,12 @@ class Artist:
         )
 
     def fit(self, nodes: Sequence[int] = ()) -> None:
-        """Bring the graph, or some of its nodes, to fill the view."""
+        """Bring the graph that is shown, or some of its nodes, to fill the view."""
         self.page.evaluate(
             """(ids) => {
+                const { graph } = app.canvas
                 app.canvas.deselectAll()
-                const boxes = (ids.length ? ids.map(id => app.graph.getNodeById(id)) : app.graph.nodes)
+                const boxes = (ids.length ? ids.map(id => graph.getNodeById(id)) : graph.nodes)
                     .map(node => node.boundingRect)
                 const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]))
                 const right = Math.max(...boxes.map(b => b[0] + b[2]))
@@ -240,15 +266,14 @@ class Artist:
             if vue
             else "id => app.graph.getNodeById(id)?.imgs ?? []"
         )
-        # The handle of the run's own pictures: an inner node of a subgraph shows them on the subgraph's node.
+        # A node inside a subgraph, "1:2", is drawn only where that is open.
         found = self.page.wait_for_function(
             f"""() => {{
                 const pictures = {look}, found = {{}}
-                for (const id of Object.keys(window.scpRun.shown)) {{
-                    const outer = String(id).split(':')[0], node = app.graph.getNodeById(Number(outer))
-                    const there = pictures(outer).filter(one => one.complete && one.naturalWidth)
+                for (const id of Object.keys(window.scpRun.shown).filter(id => !id.includes(':'))) {{
+                    const there = pictures(id).filter(one => one.complete && one.naturalWidth)
                     if (!there.length) return null
-                    found[node.type] = there.map(one => [one.naturalWidth, one.naturalHeight])
+                    found[app.graph.getNodeById(id).type] = there.map(one => [one.naturalWidth, one.naturalHeight])
                 }}
                 return found
             }}"""
