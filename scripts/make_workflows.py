@@ -347,8 +347,10 @@ class _Ends(NamedTuple):
 
 
 # The layout: left edges of the columns, and the top of the lower row.
-_A, _B, _C, _D, _E, _F, _G = 0, 310, 770, 1100, 1460, 1800, 2120
+_A, _B, _C, _D, _E, _F, _G = 0, 310, 770, 1100, 1500, 1870, 2200
 _LOWER = 720
+# Wires that pass nodes by run between the groups, and right of what they come from.
+_CORRIDOR = 613
 
 
 def read_labels(graph: Graph, example: Example) -> tuple[int, list[int]]:
@@ -377,12 +379,12 @@ def controlled(graph: Graph, example: Example, labels: int) -> _Ends:
     """Add the group of the models, the prompts and the ControlNet; return what the others need of it."""
     loader = graph.add("CheckpointLoaderSimple", (_C, 0, 270, 98), [example.checkpoint])
     positive = graph.add(
-        "CLIPTextEncode", (_D, 90, 300, 110), [example.prompt + QUALITY], title="Prompt", colours=GREEN
+        "CLIPTextEncode", (_D, 90, 340, 110), [example.prompt + QUALITY], title="Prompt", colours=GREEN
     )
-    negative = graph.add("CLIPTextEncode", (_D, 250, 300, 110), [NEGATIVE], title="Negative Prompt", colours=RED)
-    control = graph.add("ControlNetLoader", (_D, 410, 300, 58), [example.controlnet])
-    hint = graph.add("SCPHintFromLabels", (_D, 518, 300, 58), ["auto"])
-    apply = graph.add("ControlNetApplyAdvanced", (_E, 90, 270, 186), [1, 0, 1])
+    negative = graph.add("CLIPTextEncode", (_D, 250, 340, 110), [NEGATIVE], title="Negative Prompt", colours=RED)
+    control = graph.add("ControlNetLoader", (_D, 410, 340, 58), [example.controlnet])
+    hint = graph.add("SCPHintFromLabels", (_D, 518, 340, 58), ["auto"])
+    apply = graph.add("ControlNetApplyAdvanced", (_E, 90, 280, 186), [1, 0, 1])
     graph.link(loader, "CLIP", positive, "clip")
     graph.link(loader, "CLIP", negative, "clip")
     graph.link(positive, "CONDITIONING", apply, "positive")
@@ -397,21 +399,24 @@ def started(graph: Graph, example: Example, ends: _Ends) -> tuple[int, int]:
     """Add the group that makes the starting latent; return the nodes of the latent and of where sampling starts."""
     statistics = graph.add("SCPLoadStatistics", (_C, _LOWER, 270, 120), [example.statistics])
     values = ["joint", SEED, "fixed", 1, 1, *example.size, SCENE_VARIATION, AUTO]
-    prior = graph.add("SCPPriorLatent", (_D, _LOWER, 300, 610), values)
+    prior = graph.add("SCPPriorLatent", (_D, _LOWER, 340, 690), values)
     graph.link(statistics, "statistics", prior, "statistics")
     read = [graph.link(ends.labels, "labels", ends.hint, "labels"), graph.link(ends.labels, "labels", prior, "labels")]
-    graph.bend(read[1:], _D - 20, _LOWER - 40, after=graph.bend(read, _C - 30, 160))
-    if any(example.size):
-        graph.link(ends.loader, "MODEL", prior, "model")
-    start = graph.add("SCPDenoiseStart", (_E, _LOWER + 260 * example.advanced, 270, 240), [TIMESTEP, STEPS, SCHEDULER])
-    models = [graph.link(ends.loader, "MODEL", start, "model")]
+    down = graph.bend(read[1:], _C - 30, _CORRIDOR, after=graph.bend(read, _C - 30, 160))
+    graph.bend(read[1:], _D - 25, _CORRIDOR, after=down)
+    models = [graph.link(ends.loader, "MODEL", prior, "model")] if any(example.size) else []
+    start = graph.add(
+        "SCPDenoiseStart", (_E, _LOWER + (260 if example.advanced else 70), 280, 240), [TIMESTEP, STEPS, SCHEDULER]
+    )
+    onward = [graph.link(ends.loader, "MODEL", start, "model")]
     nodes, latent = [statistics, prior, start], prior
     if example.advanced:
-        latent = graph.add("SCPNoisedLatent", (_E, _LOWER, 270, 174), [TIMESTEP, SEED, "fixed", STEPS, SCHEDULER])
-        models.append(graph.link(ends.loader, "MODEL", latent, "model"))
+        latent = graph.add("SCPNoisedLatent", (_E, _LOWER, 280, 174), [TIMESTEP, SEED, "fixed", STEPS, SCHEDULER])
+        onward.append(graph.link(ends.loader, "MODEL", latent, "model"))
         graph.link(prior, "latent", latent, "latent")
         nodes.append(latent)
-    graph.bend(models, _E - 30, _LOWER - 60, after=graph.bend(models, _D - 20, _LOWER - 108))
+    down = graph.bend([*models, *onward], _D - 42, _CORRIDOR - 30, after=graph.bend([*models, *onward], _D - 42, 70))
+    graph.bend(onward, _E - 25, _CORRIDOR, after=down)
     graph.group("3 Start", nodes, OCHRE)
     return latent, start
 
@@ -421,18 +426,20 @@ def decoded(graph: Graph, example: Example, ends: _Ends, latent: int, start: int
     if example.advanced:
         values = ["disable", SEED, "fixed", STEPS, example.cfg, SAMPLER, SCHEDULER, 0, 10000, "disable"]
         sampler = graph.add("KSamplerAdvanced", (_F, 0, 280, 334), values)
-        graph.link(start, "start_at_step", sampler, "start_at_step")
+        begins = [graph.link(start, "start_at_step", sampler, "start_at_step")]
+        graph.bend(begins, _F - 30, _CORRIDOR)
     else:
         # Steps and denoise come by wire; what stands here is what the page would show without it.
         values = [SEED, "fixed", STEPS, example.cfg, SAMPLER, SCHEDULER, 1]
         sampler = graph.add("KSampler", (_F, 0, 280, 262), values)
-        graph.link(start, "steps", sampler, "steps")
-        graph.link(start, "denoise", sampler, "denoise")
+        for name, x in (("steps", _F - 45), ("denoise", _F - 25)):
+            graph.bend([graph.link(start, name, sampler, name)], x, _CORRIDOR)
     decode = graph.add("VAEDecode", (_G, 0, 200, 46))
     graph.link(ends.loader, "MODEL", sampler, "model")
     graph.link(ends.apply, "positive", sampler, "positive")
     graph.link(ends.apply, "negative", sampler, "negative")
-    graph.link(latent, "latent", sampler, "latent_image")
+    upward = [graph.link(latent, "latent", sampler, "latent_image")]
+    graph.bend(upward, _F - 65, _CORRIDOR, after=None if example.advanced else graph.bend(upward, _E, _LOWER + 10))
     graph.link(sampler, "LATENT", decode, "samples")
     pictures = [graph.link(ends.loader, "VAE", decode, "vae")]
     graph.bend(pictures, _G - 25, -43, after=graph.bend(pictures, _D - 25, -43))
@@ -458,40 +465,41 @@ def build(example: Example) -> Json:
     return graph.save()
 
 
-# Notes: plain words for whoever opens the graph; Markdown, as the page shows it.
+# Notes: plain words for whoever opens the graph; Markdown, as the page shows it. No code marks: Nodes 2.0 shows them
+# blue on blue.
 
 _KSAMPLER = """\
 ## How it is wired
-**SCP Prior Latent** takes the place of Empty Latent Image. **SCP Denoise Start** tells KSampler the `denoise` \
-and `steps` that start at the paper's timestep. Keep `scheduler` the same in both nodes.
+**SCP Prior Latent** takes the place of Empty Latent Image. **SCP Denoise Start** tells KSampler the **denoise** \
+and **steps** that start at the paper's timestep. Keep **scheduler** the same in both nodes.
 """
 
 _ADVANCED = """\
 ## How it is wired
-The other wiring, for **KSampler (Advanced)**: **SCP Noised Latent** adds the noise, so `add_noise` stays \
-`disable`; **SCP Denoise Start** gives `start_at_step`. Keep `timestep`, `steps` and `scheduler` the same in all \
-of them. With the same seed the picture is the one KSampler gives.
+The other wiring, for **KSampler (Advanced)**: **SCP Noised Latent** adds the noise, so **add_noise** stays \
+**disable**; **SCP Denoise Start** gives **start_at_step**. Keep **timestep**, **steps** and **scheduler** the same in \
+all of them. With the same seed the picture is the one KSampler gives.
 """
 
 
 def _change_first(look: str, size: str) -> str:
     return f"""\
 ## What to change first
-1. **Load Image**: your segmentation picture. The legend under *SCP Labels From Image* shows what was read; if \
-it is wrong, choose another `palette`.
+1. **Load Image**: your segmentation picture. The legend in **SCP Labels From Image** shows what was read; if \
+it is wrong, choose another **palette**.
 2. **Prompt**: {look}.
-3. **seed** of *SCP Prior Latent*: other colours and light. `seed` of the sampler: other details.
-4. **timestep** of *SCP Denoise Start*: lower stays closer to the prior, higher gives the model more freedom \
+3. **seed** of SCP Prior Latent: other colours and light. **seed** of the sampler: other details.
+4. **timestep** of SCP Denoise Start: lower stays closer to the prior, higher gives the model more freedom \
 (999: all of it).
 5. **Size**: {size}
 """
 
 
-def _released_note(title: str, files: str, npy: str, look: str, size: tuple[int, int], wiring: str) -> str:
+def _released_note(title: str, files: str, look: str, size: tuple[int, int], wiring: str) -> str:
     width, height = size
     sizes = (
         f"{width} x {height} is what the model was trained on. "
-        "For another, set it in *Fit to Size* and in *SCP Prior Latent*."
+        "For another, set it in **Fit to Size** and in **SCP Prior Latent**."
     )
     return f"""\
 # {title}, with the authors' weights
@@ -499,20 +507,17 @@ A photo from a segmentation picture. The sampler starts from what each class usu
 (**3 Start**), not from pure noise.
 
 ## Which file goes where
-From **huggingface.co/c7w/SCP-Diff**:
+From **huggingface.co/c7w/SCP-Diff**, once:
 
-| file | folder | comes from |
+| download | put it into | and run once |
 |---|---|---|
-| `{files}_checkpoint.safetensors` | models/checkpoints | `{files}/{files}.ckpt` |
-| `{files}_controlnet.safetensors` | models/controlnet | the same `{files}.ckpt` |
-| `{files}.safetensors` | models/scp_statistics | the three `{npy}` |
-| `{files}_labels.png` | input | your own segmentation picture |
+| **{files}/{files}.ckpt** (13.7 GB) | models/checkpoints | SCP Convert Checkpoint |
+| three **{files}/{files}_10000_..._mean_std.npy** | models/scp_statistics | SCP Convert Statistics |
+| your segmentation picture, as **{files}_labels.png** | input | |
 
-- **Both models come from the one `.ckpt`** (13.7 GB): its U-Net was trained too, so a stock Stable Diffusion \
-2.1 does not fit its ControlNet. The simplest way: put the `.ckpt` into both folders and choose it in both \
-loaders.
-- Statistics, with ComfyUI's Python in this pack's folder: \
-`python scp_prior convert {files} --dataset {files} --out {files}.safetensors`
+Press **R**. You have **{files}_checkpoint.safetensors**, **{files}_controlnet.safetensors** and \
+**{files}.safetensors**, which the loaders here name. Both models come from the one .ckpt: its U-Net was trained too, \
+so a stock Stable Diffusion 2.1 does not fit its ControlNet.
 
 {_change_first(look, sizes)}
 {wiring}"""
@@ -523,20 +528,20 @@ _MINIMAL_NOTE = f"""\
 The sampler starts from what each class usually looks like at each place (**3 Start**), not from pure noise.
 
 ## Which file goes where
-| file | folder | what it is |
+Choose your own in the loaders:
+
+| here | folder | what it is |
 |---|---|---|
-| `scp_demo_checkpoint.safetensors` | models/checkpoints | your Stable Diffusion 2.1 |
-| `scp_demo_controlnet.safetensors` | models/controlnet | a segmentation ControlNet for it |
-| `scp_demo.safetensors` | models/scp_statistics | statistics of a data set |
-| `scp_demo_labels.png` | input | your segmentation picture |
+| **scp_demo_checkpoint.safetensors** | models/checkpoints | your Stable Diffusion 2.1 |
+| **scp_demo_controlnet.safetensors** | models/controlnet | a segmentation ControlNet for it |
+| **scp_demo.safetensors** | models/scp_statistics | statistics of a data set |
+| **scp_demo_labels.png** | input | your segmentation picture |
 
-`make demo` and `make comfy` make stand-ins with these names: tiny and **never trained**, they show that the \
-graph runs and cannot draw. For pictures, choose your own files in the loaders. The authors' are at \
-**huggingface.co/c7w/SCP-Diff**: `<set>/<set>.ckpt` for *both* loaders (its U-Net was trained too), and \
-`<set>/<set>_10000_*_mean_std.npy`, made a statistics file by `python scp_prior convert <set> --dataset <set> \
---out <set>.safetensors`. The graphs *cityscapes*, *ade20k* and *coco-stuff* have their settings.
+The templates **cityscapes**, **ade20k** and **coco-stuff** say where the authors' files are and how they get here. \
+Files of the names above are made by make demo and make comfy: tiny and **never trained**, they show that the graph \
+runs and cannot draw.
 
-{_change_first("what you want to see", "that of the segmentation picture, as long as `width` and `height` are 0.")}
+{_change_first("what you want to see", "that of the segmentation picture, as long as **width** and **height** are 0.")}
 {_KSAMPLER}"""
 
 
@@ -544,7 +549,7 @@ def _released(
     files: str, title: str, prompt: str, cfg: float, size: tuple[int, int], look: str, *, advanced: bool = False
 ) -> Example:
     wiring = _ADVANCED if advanced else _KSAMPLER
-    note = _released_note(title, files, f"{files}/{files}_10000_*_mean_std.npy", look, size, wiring)
+    note = _released_note(title, files, look, size, wiring)
     return Example(files, files, files, prompt, cfg, size, advanced, note)
 
 

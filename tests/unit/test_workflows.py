@@ -329,13 +329,13 @@ def test_files_have_the_names_agreed_and_the_note_names_them(name: str, graph: d
     for kind, ending in LOADERS.items():
         file = one(graph, kind)["widgets_values"][0]
         assert file == BEGINNINGS[name] + ending
-        assert f"`{file}`" in note
-    for folder in ("models/checkpoints", "models/controlnet", "models/scp_statistics", "huggingface.co/c7w/SCP-Diff"):
+        assert f"**{file}**" in note
+    for folder in ("models/checkpoints", "models/scp_statistics", "input"):
         assert folder in note
-    stem = name if name in RELEASED else "<set>"
-    for needed in (f"{stem}/{stem}.ckpt", f"{stem}/{stem}_10000_*_mean_std.npy", f"python scp_prior convert {stem}"):
-        assert needed in note
-    assert "U-Net was trained too" in note
+    if name in RELEASED:
+        for needed in (f"{name}/{name}.ckpt", f"{name}/{name}_10000_..._mean_std.npy", "huggingface.co/c7w/SCP-Diff"):
+            assert needed in note
+        assert "U-Net was trained too" in note
 
 
 def test_note_names_only_nodes_and_widgets_that_exist(graph: dict[str, Any], shapes: dict[str, Shape]) -> None:
@@ -344,8 +344,13 @@ def test_note_names_only_nodes_and_widgets_that_exist(graph: dict[str, Any], sha
     for title in re.findall(r"\bSCP [A-Z]\w+(?: [A-Z]\w+)*", note):
         assert title in ours
     widgets = {name for node in graph["nodes"] for name in shapes[node["type"]].inputs}
-    for word in re.findall(r"`([a-z_]+)`", note):
-        assert word in widgets | {"disable"}
+    for word in re.findall(r"\*\*([a-z_]+)\*\*", note):
+        assert word in widgets | {"disable", *NAMES}
+
+
+def test_notes_have_no_code_marks(graph: dict[str, Any]) -> None:
+    """Nodes 2.0 shows them blue on blue."""
+    assert "`" not in one(graph, "MarkdownNote")["widgets_values"][0]
 
 
 def test_settings_are_the_authors(name: str, graph: dict[str, Any], shapes: dict[str, Shape]) -> None:
