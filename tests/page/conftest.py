@@ -84,7 +84,9 @@ def open_page(server: Server, browser: Browser) -> Iterator[OpenPage]:
             context = stack.enter_context(browser.new_context(viewport=VIEW, locale="en-US"))
             # A banner over the page that recommends the other renderer.
             context.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
-            wanted = {"Comfy.VueNodes.Enabled": vue, "Comfy.Locale": language, **settings}
+            # Far away, Nodes 2.0 draws empty boxes; pictures of whole graphs are to show what is in them.
+            near = {"LiteGraph.Canvas.MinFontSizeForLOD": 0}
+            wanted = {"Comfy.VueNodes.Enabled": vue, "Comfy.Locale": language, **near, **settings}
             stack.enter_context(settings_of(server, context, wanted))
             return Artist(context, server.url)
 
