@@ -6,7 +6,10 @@ from . import folders
 from .convert import SCPConvertCheckpoint
 from .convert_statistics import SCPConvertStatistics
 from .labels import SCPHintFromLabels, SCPLabelsFromImage
+from .legend import SCPPreviewLabels
+from .painting import SCPLabelsFromMasks, SCPMaskFromLabels, SCPPaintLabels
 from .prior import SCPPriorLatent
+from .recolour import SCPRecolor
 from .reduce import SCPMergeStatistics, SCPReduceStatistics, SCPSaveStatistics
 from .start import SCPDenoiseStart, SCPNoisedLatent
 from .statistics import SCPLoadStatistics
@@ -22,7 +25,12 @@ class SCPDiffExtension(ComfyExtension):
         return [
             SCPLoadStatistics,
             SCPLabelsFromImage,
+            SCPPreviewLabels,
+            SCPMaskFromLabels,
+            SCPPaintLabels,
+            SCPLabelsFromMasks,
             SCPHintFromLabels,
+            SCPRecolor,
             SCPPriorLatent,
             SCPDenoiseStart,
             SCPNoisedLatent,

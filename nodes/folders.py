@@ -1,4 +1,4 @@
-"""The `scp_statistics` model folder, and folders of pictures under the input folder."""
+"""The `scp_statistics` model folder, what lies in it, and folders of pictures under the input folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..scp_prior.errors import SCPError
 
 FOLDER = "scp_statistics"
 EXTENSION = ".safetensors"
+TABLES = (".csv", ".json")
 # Somebody may have linked a whole disk in there.
 _MOST_FOLDERS = 2000
 _LONGEST_NAME = 150
@@ -48,6 +49,40 @@ def statistics_path(name: str) -> str:
 def statistics_folders() -> str:
     """The folders they may lie in, for a message."""
     return " or ".join(folder_paths.get_folder_paths(FOLDER))
+
+
+def palette_files() -> dict[str, str]:
+    """Class tables of the user's in the folder: {name in the combos: full path}; never a built-in palette's name.
+
+    What is in them is not looked at, so that a broken one costs nobody anything but its message.
+    """
+    found: dict[str, str] = {}
+    for root in folder_paths.get_folder_paths(FOLDER):
+        for seen, (folder, below, names) in enumerate(os.walk(root, followlinks=True)):
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            for name in names:
+                if os.path.splitext(name)[1].lower() in TABLES and not name.startswith("."):
+                    path = os.path.join(folder, name)
+                    found.setdefault(Path(path).relative_to(root).as_posix(), path)
+            if seen > _MOST_FOLDERS:
+                break
+    return dict(sorted(found.items()))
+
+
+def palette_path(name: str) -> str:
+    """Full path of a class table the combos offer.
+
+    Raises:
+        SCPError: there is no such file in the folder. A name that leads out of the folder is never in it.
+    """
+    files = palette_files()
+    if name not in files:
+        there = f"; there are: {', '.join(files)}" if files else ""
+        raise SCPError(
+            f"'{name}' is no built-in palette, and no class table (.csv, .json) in {statistics_folders()}{there}. "
+            "Put it there and press R, or choose another palette."
+        )
+    return files[name]
 
 
 def _missing(name: str) -> str:

@@ -10,15 +10,15 @@ from comfy_api.latest import io, ui
 
 from ..scp_prior import SCPError
 from ..scp_prior import labels as lib
-from ..scp_prior.classes import ANY, Palette, any_ids, palettes, released_palette
-from ..scp_prior.classes import palette as built_in_palette
+from ..scp_prior.classes import ANY, Palette, released_palette
+from ..scp_prior.detection import detect_palette, palette_fits
 from ..scp_prior.legend import legend
-from .choices import check_choice
+from .class_menu import tell_menus
 from .compat import search_aliases
+from .palettes import AUTO, candidates, check_palette, fingerprint, get_palette, palette_names
 from .say import say
 from .wires import CATEGORY, LabelMaps, LabelsWire
 
-_AUTO = "auto"
 # Below this share of unmatched pixels nothing is said; they are edges.
 _WARN_ABOVE = 0.05
 # By how much another palette's score must be higher before it is suggested. Right palettes lead by 0.09 at least on
@@ -44,12 +44,14 @@ class SCPLabelsFromImage(io.ComfyNode):
                 io.Image.Input("image", tooltip="The segmentation image: flat colours, or grey values that are ids."),
                 io.Combo.Input(
                     "palette",
-                    options=[*palettes(), ANY],
+                    options=[AUTO, *palette_names()],
                     default="ade20k",
-                    tooltip="Which colour means which class. ade20k is what most preprocessors paint; "
-                    "names ending in -controlnet are the colours the released ControlNets want; "
-                    "names ending in -grey are id images (dark pictures whose grey value is the class id); "
-                    "ids is the same for classes of your own.",
+                    tooltip="Which colour means which class. auto finds it out, and says how sure it is. ade20k is "
+                    "what UniFormer and older OneFormer preprocessors paint, names ending in -oneformer what OneFormer "
+                    "paints since June 2025; names ending in -controlnet are the colours the released ControlNets "
+                    "want; names ending in -grey are id images (dark pictures whose grey value is the class id); "
+                    "ids is the same for classes of your own. Your own class tables (.csv, .json) appear here when "
+                    "you put them into models/scp_statistics.",
                 ),
                 io.Float.Input(
                     "tolerance",
@@ -87,29 +89,41 @@ class SCPLabelsFromImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, palette: str | None = None) -> bool | str:
-        """Whether the palette exists."""
-        return check_choice("palette", palette, (*palettes(), ANY))
+        """Whether the palette exists, and can be read."""
+        return check_palette(palette, AUTO)
+
+    @classmethod
+    def fingerprint_inputs(cls, palette: str | None = None, **_: object) -> tuple:
+        """Changes when a class table of the user's does."""
+        return fingerprint(palette)
 
     @classmethod
     def execute(cls, image: torch.Tensor, palette: str, tolerance: float, max_unmatched: float = 0.5) -> io.NodeOutput:
-        colours = _palette(palette)
+        if palette == AUTO:
+            on_offer, problems = candidates()
+            found = detect_palette(image, on_offer)
+            colours, lines, warn = found.palette, [found.words, *problems], not found.sure or bool(problems)
+        else:
+            colours, lines, warn = get_palette(palette), [], False
         read = lib.labels_from_image(image, colours, tolerance)
         share = float(read.unmatched.float().mean())
-        fit = _Fit.of(image, palette, tolerance)
-        if share > max_unmatched:
-            raise SCPError(
-                f"{share:.0%} of the picture matches no colour of palette '{palette}'. {fit.better or fit.best} "
-                f"Or raise tolerance (now {tolerance:g}) or max_unmatched (now {max_unmatched:g})."
-            )
-        lines = [f"{len(read.labels.unique())} classes, {share:.1%} of the picture unmatched", fit.better]
-        say(cls, "\n".join(filter(None, lines)), warn=bool(fit.better) or share > _WARN_ABOVE)
+        better = ""
+        if palette != AUTO or share > max_unmatched:
+            fit = _Fit.of(image, colours)
+            if share > max_unmatched:
+                raise SCPError(
+                    f"{share:.0%} of the picture matches no colour of palette '{colours.name}'. "
+                    f"{fit.better or fit.best} "
+                    f"Or raise tolerance (now {tolerance:g}) or max_unmatched (now {max_unmatched:g})."
+                )
+            better = fit.better
+        lines = [f"{len(read.labels.unique())} classes, {share:.1%} of the picture unmatched", better, *lines]
+        say(cls, "\n".join(filter(None, lines)), warn=warn or bool(better) or share > _WARN_ABOVE)
         picture = legend(read.labels, colours, unmatched=read.unmatched)
         device = intermediate_device()
-        return io.NodeOutput(
-            LabelMaps(read.labels.to(device), colours),
-            read.unmatched.float().to(device),
-            ui=ui.PreviewImage(picture),
-        )
+        maps = LabelMaps(read.labels.to(device), colours)
+        tell_menus(cls, maps)
+        return io.NodeOutput(maps, read.unmatched.float().to(device), ui=ui.PreviewImage(picture))
 
 
 class SCPHintFromLabels(io.ComfyNode):
@@ -130,8 +144,8 @@ class SCPHintFromLabels(io.ComfyNode):
                 LabelsWire.Input("labels", tooltip="From SCP Labels From Image."),
                 io.Combo.Input(
                     "palette",
-                    options=[_AUTO, *(name for name in palettes() if not built_in_palette(name).grey)],
-                    default=_AUTO,
+                    options=[AUTO, *palette_names(grey=False)],
+                    default=AUTO,
                     tooltip="auto: the released SCP-Diff ControlNet's colours. For another ControlNet choose the "
                     "palette it was trained on, usually ade20k.",
                 ),
@@ -142,19 +156,21 @@ class SCPHintFromLabels(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, palette: str | None = None) -> bool | str:
-        """Whether the palette exists."""
-        return check_choice("palette", palette, (_AUTO, *palettes()))
+        """Whether the palette exists, and can be read."""
+        return check_palette(palette, AUTO)
+
+    @classmethod
+    def fingerprint_inputs(cls, palette: str | None = None, **_: object) -> tuple:
+        """Changes when a class table of the user's does."""
+        # auto is one of the released ControlNets here, and looks at no file.
+        return (palette,) if palette == AUTO else fingerprint(palette)
 
     @classmethod
     def execute(cls, labels: LabelMaps, palette: str) -> io.NodeOutput:
         table = labels.palette.table
-        target = built_in_palette(released_palette(table.name) if palette == _AUTO else palette)
-        ids = lib.convert_labels(labels.labels, table, target.table.name)
+        target = get_palette(released_palette(table.name) if palette == AUTO else palette)
+        ids = lib.convert_labels(labels.labels, table, target.table)
         return io.NodeOutput(lib.hint_from_labels(ids, target).to(intermediate_device()))
-
-
-def _palette(name: str) -> Palette:
-    return any_ids() if name == ANY else built_in_palette(name)
 
 
 class _Fit(NamedTuple):
@@ -164,10 +180,11 @@ class _Fit(NamedTuple):
     better: str
 
     @classmethod
-    def of(cls, image: torch.Tensor, palette: str, tolerance: float) -> _Fit:
-        scores = lib.palette_scores(image, tolerance)
+    def of(cls, image: torch.Tensor, palette: Palette) -> _Fit:
+        on_offer, _ = candidates()
+        scores = palette_fits(image, on_offer)
         # What ids nobody has named should look like, nobody knows: no other palette can be said to fit better.
-        own = dict(scores)[palette] if palette != ANY else 1.0
+        own = dict(scores)[palette.name] if palette.name != ANY else 1.0
         top = scores[0][1]
         # Id maps of small ids fit several tables, and palettes share colours: all that fit alike are named.
         names = " or ".join(f"'{name}'" for name, score in scores if score == top)

@@ -9,14 +9,13 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 
 from ..scp_prior import SCPError, Statistics, load_statistics, save_statistics
-from ..scp_prior.classes import palettes
+from ..scp_prior.classes import ANY, palettes
 from . import folders
 from .choices import check_choice
 from .compat import search_aliases
+from .palettes import check_palette, fingerprint, palette_names
 from .say import say
 from .wires import CATEGORY, StatisticsWire
-
-_IDS = "ids"
 
 
 class SCPReduceStatistics(io.ComfyNode):
@@ -41,9 +40,10 @@ class SCPReduceStatistics(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "palette",
-                    options=[_IDS, *palettes()],
-                    default=_IDS,
-                    tooltip="How the label maps are painted. ids: grey or indexed pictures that hold class ids.",
+                    options=palette_names(),
+                    default=ANY,
+                    tooltip="How the label maps are painted. ids: grey or indexed pictures that hold class ids. Your "
+                    "own class tables (.csv, .json) in models/scp_statistics name and colour classes of your own.",
                 ),
                 io.Int.Input(
                     "width", default=512, min=64, max=8192, step=8, tooltip="Every photo is brought to this width."
@@ -98,16 +98,20 @@ class SCPReduceStatistics(io.ComfyNode):
                 folders.new_statistics_path(name)
         except SCPError as error:
             return str(error)
-        told = check_choice("palette", palette, (_IDS, *palettes()))
+        told = check_palette(palette)
         return told if told is not True else check_choice("on_error", on_error, ("stop", "skip"))
 
     @classmethod
-    def fingerprint_inputs(cls, images_folder: str, labels_folder: str, **_: object) -> tuple:
-        """Changes when a file in the folders does."""
+    def fingerprint_inputs(
+        cls, images_folder: str, labels_folder: str, palette: str | None = None, **_: object
+    ) -> tuple:
+        """Changes when a file in the folders does, or the class table."""
+        table = fingerprint(palette)
         try:
-            return tuple(_listing(folders.input_folder(folder)) for folder in (images_folder, labels_folder))
+            listings = tuple(_listing(folders.input_folder(folder)) for folder in (images_folder, labels_folder))
         except (SCPError, OSError):
-            return (images_folder, labels_folder)
+            return (images_folder, labels_folder, *table)
+        return (*listings, *table)
 
     @classmethod
     def execute(
@@ -129,7 +133,7 @@ class SCPReduceStatistics(io.ComfyNode):
             vae,
             folders.input_folder(images_folder),
             folders.input_folder(labels_folder),
-            None if palette == _IDS else palette,
+            _source(palette),
             (height, width),
             folders.new_statistics_path(name),
             on_error=on_error,
@@ -137,6 +141,13 @@ class SCPReduceStatistics(io.ComfyNode):
         )
         say(cls, text, warn=not complete)
         return io.NodeOutput(statistics, ui=ui.PreviewImage(picture))
+
+
+def _source(palette: str) -> str | None:
+    """What the reader of label maps calls a palette: None for ids, and a class table by its path."""
+    if palette == ANY:
+        return None
+    return palette if palette in palettes() else folders.palette_path(palette)
 
 
 class SCPSaveStatistics(io.ComfyNode):

@@ -5,7 +5,8 @@ released ControlNet was trained on, or the grey value that is the id itself. Tab
 asked for.
 
 Sources of the facts: cityscapesScripts `helpers/labels.py`; CSAILVision/sceneparsing `objectInfo150.txt` and
-`color150.mat`; nightrome/cocostuff `labels.txt`; the loaders in AIR-DISCOVER/SCP-Diff-Toolkit `datasets/`.
+`color150.mat`; nightrome/cocostuff `labels.txt`; the loaders in AIR-DISCOVER/SCP-Diff-Toolkit `datasets/`;
+cocodataset/panopticapi `panoptic_coco_categories.json`; Fannovel16/comfyui_controlnet_aux `oneformer/`.
 """
 
 from __future__ import annotations
@@ -43,12 +44,14 @@ class ClassTable:
         names: id -> name, in ascending order of ids.
         dataset: the family of tables whose ids mean the same things; `"cityscapes"` for both Cityscapes tables.
         convert_to: other table's name -> {id here: id there}; ids absent there become `UNLABELLED`.
+        usual: the ids that most of the data set's pictures consist of; empty where nobody knows.
     """
 
     name: str
     names: Mapping[int, str] = field(hash=False)
     dataset: str
     convert_to: Mapping[str, Mapping[int, int]] = field(default_factory=dict, hash=False)
+    usual: frozenset[int] = frozenset()
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -66,8 +69,8 @@ class ClassTable:
         Raises:
             SCPError: no class has that name; the message lists the closest ones.
         """
-        by_name = {_plain(known): class_id for class_id, known in reversed(self.names.items())}
-        wanted = _plain(name)
+        by_name = {plain_name(known): class_id for class_id, known in reversed(self.names.items())}
+        wanted = plain_name(name)
         if wanted in by_name:
             return by_name[wanted]
         close = difflib.get_close_matches(wanted, by_name, n=5, cutoff=0.5)
@@ -181,8 +184,8 @@ def released_palette(name: str) -> str:
     return _RELEASED[name]
 
 
-def load_table(path: str | os.PathLike[str]) -> tuple[ClassTable, Palette]:
-    """Read a class table and its palette from a CSV or JSON file of the user's; both are called after the file.
+def load_table(path: str | os.PathLike[str], name: str | None = None) -> tuple[ClassTable, Palette]:
+    """Read a class table and its palette from a CSV or JSON file of the user's; both get `name`, or the file's stem.
 
     Every row has an id (0..65535), a name and a colour; see `user_tables`. Two ids of one colour are allowed: the
     smaller one is read, and `Palette.ambiguous` says so. Id 255 stays what it is everywhere, "unlabelled".
@@ -192,12 +195,13 @@ def load_table(path: str | os.PathLike[str]) -> tuple[ClassTable, Palette]:
     """
     rows = read_table_file(path)
     ordered = sorted(rows, key=lambda row: row.class_id)
-    name = Path(path).stem
+    name = name or Path(path).stem
     own = ClassTable(name=name, names={row.class_id: row.name for row in ordered}, dataset=name)
     return own, _coloured(name, own, {row.class_id: row.colour for row in ordered})
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A class name without case, and with blanks for "-" and "_": what two spellings of it have in common."""
     return " ".join(name.casefold().replace("-", " ").replace("_", " ").split())
 
 
@@ -264,6 +268,12 @@ def _voc_colour(index: int) -> RGB:
 # --- Cityscapes -----------------------------------------------------------------------------------------------------
 
 
+# Road, sidewalk, building, vegetation, sky, car and what is ignored: nine tenths of the pixels.
+_CITYSCAPES_USUAL = frozenset({0, 1, 2, 8, 10, 13, UNLABELLED})
+# Ego vehicle, rectification border, out of roi, static.
+_CITYSCAPES_VOID = frozenset({1, 2, 3, 4})
+
+
 @functools.cache
 def _cityscapes_rows() -> tuple[tuple[int, int, str, RGB], ...]:
     return tuple(
@@ -279,13 +289,17 @@ def _to_train_ids() -> dict[int, int]:
 def _cityscapes_table() -> ClassTable:
     names = {train_id: name for _, train_id, name, _ in _cityscapes_rows() if train_id != UNLABELLED}
     back = {train_id: class_id for class_id, train_id in _to_train_ids().items()}
-    return ClassTable("cityscapes", {**names, UNLABELLED: "unlabelled"}, "cityscapes", {"cityscapes-ids": back})
+    own = {**names, UNLABELLED: "unlabelled"}
+    return ClassTable("cityscapes", own, "cityscapes", {"cityscapes-ids": back}, _CITYSCAPES_USUAL)
 
 
 @functools.cache
 def _cityscapes_ids_table() -> ClassTable:
     names = {class_id: name for class_id, _, name, _ in _cityscapes_rows()}
-    return ClassTable("cityscapes-ids", names, "cityscapes", {"cityscapes": _to_train_ids()})
+    usual = {class_id for class_id, train_id in _to_train_ids().items() if train_id in _CITYSCAPES_USUAL}
+    return ClassTable(
+        "cityscapes-ids", names, "cityscapes", {"cityscapes": _to_train_ids()}, frozenset(usual | _CITYSCAPES_VOID)
+    )
 
 
 @functools.cache
@@ -321,6 +335,11 @@ def _cityscapes_ids_palette() -> Palette:
 # --- ADE20K ---------------------------------------------------------------------------------------------------------
 
 
+# The data set numbers its classes by size: from wall, 16 % of the pixels, to car, 1 %, they make three quarters.
+_ADE20K_USUAL = frozenset(range(1, 22))
+_WHITE: RGB = (255, 255, 255)
+
+
 @functools.cache
 def _ade20k_rows() -> tuple[tuple[int, str, RGB], ...]:
     return tuple((int(row["id"]), row["name"], _rgb(row["colour"])) for row in _read("ade20k.csv"))
@@ -329,7 +348,7 @@ def _ade20k_rows() -> tuple[tuple[int, str, RGB], ...]:
 @functools.cache
 def _ade20k_table() -> ClassTable:
     names = {class_id: name for class_id, name, _ in _ade20k_rows()}
-    return ClassTable("ade20k", {**names, UNLABELLED: "unlabelled"}, "ade20k")
+    return ClassTable("ade20k", {**names, UNLABELLED: "unlabelled"}, "ade20k", usual=_ADE20K_USUAL)
 
 
 @functools.cache
@@ -358,9 +377,29 @@ def _ade20k_controlnet_palette() -> Palette:
     )
 
 
+@functools.cache
+def _ade20k_oneformer() -> Palette:
+    """What the OneFormer preprocessor of comfyui_controlnet_aux paints since June 2025; wall is black.
+
+    Class n = id - 1 has the hue 137.508 n degrees, a saturation of 0.6, 0.8 or 1 as n mod 3 is 0, 1 or 2, and a value
+    of 1 where n is odd and else 0.7, each truncated to OpenCV's 8 bits before it is made RGB. The file holds what comes
+    out of OpenCV (4.11 and 5.0 agree). As 144 steps of that hue are nearly 55 turns, the last classes repeat the first.
+    """
+    paint = {int(row["id"]): _rgb(row["oneformer"]) for row in _read("ade20k.csv") if row["oneformer"]}
+    # No class is white, and the preprocessor leaves nothing out; black, the usual colour for that, is wall here.
+    return _coloured(
+        "ade20k-oneformer",
+        table("ade20k"),
+        {0: _WHITE, **paint, UNLABELLED: _WHITE},
+        decided={_WHITE: (0, "other is read; ADE20K itself never uses 255")},
+    )
+
+
 # --- COCO-Stuff -----------------------------------------------------------------------------------------------------
 
 _ROOF = 150
+# Person, and all that is no object: stuff covers two thirds of the pixels.
+_COCO_USUAL = frozenset({0, *range(91, 182), UNLABELLED})
 
 
 @functools.cache
@@ -371,7 +410,7 @@ def _coco_rows() -> tuple[tuple[int, str, bool], ...]:
 @functools.cache
 def _coco_table() -> ClassTable:
     names = {class_id: name for class_id, name, _ in _coco_rows()}
-    return ClassTable("coco-stuff", {**names, UNLABELLED: "unlabelled"}, "coco-stuff")
+    return ClassTable("coco-stuff", {**names, UNLABELLED: "unlabelled"}, "coco-stuff", usual=_COCO_USUAL)
 
 
 def _coco_palette(name: str, unlabelled: RGB) -> Palette:
@@ -400,6 +439,35 @@ def _coco_controlnet() -> Palette:
     return _coco_palette("coco-stuff-controlnet", _voc_colour(_ROOF + 1))
 
 
+def _coco_panoptic(name: str, column: str, unlabelled: RGB) -> Palette:
+    """Colours of the 133 classes of COCO panoptic, read and painted as classes of COCO-Stuff.
+
+    17 of them merge several classes of COCO-Stuff, e.g. tree, branch, bush and leaves. All of them are painted in its
+    colour, which is read as the one it is called after. The other COCO-Stuff classes have no colour.
+    """
+    rows = [row for row in _read("coco-stuff.csv") if row["panoptic"]]
+    own = table("coco-stuff")
+    colours = {int(row["id"]): _rgb(row[column]) for row in rows if row[column]}
+    paint = {int(row["id"]): colours[int(row["panoptic"])] for row in rows}
+    decided = {
+        colours[read_as]: (read_as, f"{own.names[read_as]} is read; the 133 classes have no other name for it")
+        for read_as in {int(row["panoptic"]) for row in rows if row["panoptic"] != row["id"]}
+    }
+    return _coloured(name, own, {**paint, UNLABELLED: unlabelled}, decided=decided)
+
+
+@functools.cache
+def _coco_detectron() -> Palette:
+    """Detectron2's colours of COCO panoptic: OneFormer's preprocessors before June 2025, and Mask2Former's."""
+    return _coco_panoptic("coco-stuff-panoptic", "panoptic_colour", _BLACK)
+
+
+@functools.cache
+def _coco_oneformer() -> Palette:
+    """The colours of `ade20k-oneformer` for the 133 classes: person is black. Krita's AI plugin asks for these."""
+    return _coco_panoptic("coco-stuff-oneformer", "oneformer", _WHITE)
+
+
 _TABLES = {
     "cityscapes": _cityscapes_table,
     "cityscapes-ids": _cityscapes_ids_table,
@@ -418,6 +486,9 @@ _PALETTES = {
     "cityscapes-ids-grey": functools.cache(functools.partial(_grey, "cityscapes-ids")),
     "ade20k-grey": functools.cache(functools.partial(_grey, "ade20k")),
     "coco-stuff-grey": functools.cache(functools.partial(_grey, "coco-stuff")),
+    "ade20k-oneformer": _ade20k_oneformer,
+    "coco-stuff-oneformer": _coco_oneformer,
+    "coco-stuff-panoptic": _coco_detectron,
 }
 
 _RELEASED = {

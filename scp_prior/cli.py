@@ -286,13 +286,14 @@ def _labels_from_colours(picture: Image.Image, palette: Palette, path: Path) -> 
     import numpy as np
     import torch
 
-    from .labels import labels_from_image, palette_scores
+    from .detection import palette_fits
+    from .labels import labels_from_image
 
     image = torch.from_numpy(np.array(picture.convert("RGB"))).unsqueeze(0)
     read = labels_from_image(image, palette)
     matched = 1 - float(read.unmatched.float().mean())
     if matched < _LEAST_MATCH:
-        best, share = palette_scores(image)[0]
+        best, share = palette_fits(image)[0]
         better = f" Palette {best} matches {share:.0%}: give --palette {best}." if share > matched else ""
         raise SCPError(f"Only {matched:.0%} of {path.name} is in colours of palette {palette.name}.{better}")
     return read.labels

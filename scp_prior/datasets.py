@@ -16,8 +16,9 @@ from torch import Tensor
 from .classes import UNLABELLED, ClassTable, Palette, load_table
 from .classes import palette as built_in_palette
 from .classes import table as built_in_table
+from .detection import palette_fits
 from .errors import SCPError
-from .labels import convert_labels, labels_from_image, palette_scores, to_latent_grid
+from .labels import convert_labels, labels_from_image, to_latent_grid
 from .pairs import MAP_SUFFIXES, PHOTO_SUFFIXES, Pair, Side, find_pairs
 from .photos import as_rgb, ids_of, read_map, read_photo, stored_size
 
@@ -106,7 +107,7 @@ class MapReader:
         read = labels_from_image(image, self.palette)
         matched = 1 - float(read.unmatched.float().mean())
         if matched < LEAST_MATCH:
-            best, score = palette_scores(image)[0]
+            best, score = palette_fits(image)[0]
             better = f"Palette {best} fits better." if score > matched else "Check the palette or class table."
             raise SCPError(
                 f"Only {matched:.0%} of {path} is in colours of {self.palette.name}; expected {LEAST_MATCH:.0%} or "

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .classes import ANY, ClassTable, Palette, palettes
-from .classes import palette as built_in_palette
+from .classes import ANY, ClassTable, Palette
+from .classes import table as built_in_table
 from .colour_match import N_COLOURS, distinct_colours, nearest_rows, pack_colours
+from .conversion import conversion
 from .errors import SCPError
 from .ids import MAX_CLASS_ID, UNLABELLED
 
@@ -32,8 +33,6 @@ GRID_RULES = ("nearest", "majority")
 
 MAX_TOLERANCE = 442.0
 """More than black to white: every pixel matches."""
-
-_SCORED_PIXELS = 1 << 16
 
 
 class LabelsRead(NamedTuple):
@@ -64,9 +63,9 @@ def labels_from_image(image: Tensor, palette: Palette, tolerance: float = DEFAUL
     Raises:
         SCPError: the image has another shape or dtype, or values that are no colours; the tolerance is no distance.
     """
-    _check_image(image)
+    check_image(image)
     _check_tolerance(tolerance)
-    colours, ids, reach = _readable(palette, tolerance)
+    colours, ids, reach = readable_colours(palette, tolerance)
     codes = _codes(image)
     present = distinct_colours(codes.numpy())
     rows, _ = nearest_rows(present, colours, reach)
@@ -78,46 +77,6 @@ def labels_from_image(image: Tensor, palette: Palette, tolerance: float = DEFAUL
     shape = image.shape[:3]
     unmatched = row == len(colours)
     return LabelsRead(labels.view(shape).to(image.device), unmatched.view(shape).to(image.device))
-
-
-def palette_scores(image: Tensor, tolerance: float = DEFAULT_TOLERANCE) -> list[tuple[str, float]]:
-    """How well each built-in palette explains a picture, best first.
-
-    The score is the mean over (a regular sample of 65 536) pixels of (1 - (d / tolerance)^2)^2, where d is the distance
-    to the palette's nearest colour, and 0 beyond the tolerance: 1 means that every pixel has a colour of the palette
-    exactly, 0 that none is near. It is at most the share of matched pixels, and well below it where pixels
-    match only because the tolerance is generous. Grey-id palettes count exact ids.
-
-    Of equal scores the palette with fewer colours comes first, as it had less room to match by chance, and a colour
-    palette before a grey one. Palettes of the same colours (`cityscapes` and `cityscapes-ids`, `coco-stuff` and
-    `coco-stuff-controlnet`) always score alike.
-
-    Args:
-        image: as for `labels_from_image`.
-        tolerance: as for `labels_from_image`.
-
-    Returns:
-        (palette name, score in 0..1) for every built-in palette.
-
-    Raises:
-        SCPError: as for `labels_from_image`.
-    """
-    _check_image(image)
-    _check_tolerance(tolerance)
-    step = max(1, math.ceil(math.sqrt(image.shape[0] * image.shape[1] * image.shape[2] / _SCORED_PIXELS)))
-    rows, columns = (min(step // 2, size - 1) for size in image.shape[1:3])
-    present, counts = np.unique(_codes(image[:, rows::step, columns::step]).numpy(), return_counts=True)
-    shares = counts / counts.sum()
-    known: dict[bytes, float] = {}
-    ranked = []
-    for position, name in enumerate(palettes()):
-        candidate = built_in_palette(name)
-        colours, _, reach = _readable(candidate, tolerance)
-        key = colours.tobytes()
-        if key not in known:
-            known[key] = _closeness(present, shares, colours, reach)
-        ranked.append((-round(known[key], 9), candidate.grey, len(colours), position, name))
-    return [(name, -score) for score, _, _, _, name in sorted(ranked)]
 
 
 def hint_from_labels(labels: Tensor, palette: Palette) -> Tensor:
@@ -171,13 +130,14 @@ def to_latent_grid(labels: Tensor, size: tuple[int, int], rule: str = "nearest")
     return _majority(labels, height, width)
 
 
-def convert_labels(labels: Tensor, from_table: ClassTable, to_table_name: str) -> Tensor:
-    """Rewrite ids of one class table as those of another of the same data set, e.g. Cityscapes ids as trainIds.
+def convert_labels(labels: Tensor, from_table: ClassTable, to_table: ClassTable | str) -> Tensor:
+    """Rewrite ids of one class table as those of another that shares classes, e.g. Cityscapes ids as trainIds.
 
     Args:
         labels: `(B, H, W)` integer ids of `from_table`.
         from_table: the table the ids are from.
-        to_table_name: the table wanted. Ids that nobody has named (`classes.any_ids`) are those of any table.
+        to_table: the table wanted, or the name of a built-in one; see `conversion` for which ones share classes. Ids
+            that nobody has named (`classes.any_ids`) are those of any table and stay as they are.
 
     Returns:
         `(B, H, W)` int64; `UNLABELLED` where the other table has no such class.
@@ -186,15 +146,11 @@ def convert_labels(labels: Tensor, from_table: ClassTable, to_table_name: str) -
         SCPError: the two tables have no common classes.
     """
     _check_labels(labels)
-    if ANY in (to_table_name, from_table.name) or to_table_name == from_table.name:
+    name = to_table if isinstance(to_table, str) else to_table.name
+    if ANY in (name, from_table.name) or name == from_table.name:
         return labels.to(torch.int64)
-    if to_table_name not in from_table.convert_to:
-        possible = [from_table.name, *from_table.convert_to]
-        raise SCPError(
-            f"Labels of {from_table.name!r} cannot be turned into {to_table_name!r}: the classes are different ones. "
-            f"Possible: {', '.join(possible)}."
-        )
-    return _look_up(_id_table(from_table.convert_to[to_table_name]), labels)
+    wanted = built_in_table(to_table) if isinstance(to_table, str) else to_table
+    return _look_up(_id_table(conversion(from_table, wanted)), labels)
 
 
 def class_shares(labels: Tensor) -> dict[int, float]:
@@ -209,18 +165,12 @@ def class_shares(labels: Tensor) -> dict[int, float]:
     return {int(class_id): float(counts[class_id] / labels.numel()) for class_id in ordered}
 
 
-def _readable(palette: Palette, tolerance: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Colours to look for, the id of each, and how far off a pixel may be."""
+def readable_colours(palette: Palette, tolerance: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Colours to look for, (N, 3) uint8, the id of each, (N,) int64, and how far off a pixel may be."""
     if not palette.grey:
         return palette.colours, palette.ids, tolerance
     ids = np.array([class_id for class_id in palette.table.ids if class_id <= 255], dtype=np.int64)
     return np.repeat(ids.astype(np.uint8)[:, None], 3, axis=1), ids, 0.0
-
-
-def _closeness(present: np.ndarray, shares: np.ndarray, colours: np.ndarray, tolerance: float) -> float:
-    rows, squared = nearest_rows(present, colours, tolerance)
-    weight = (1 - squared / max(tolerance, 1.0) ** 2) ** 2
-    return float(min(1.0, (shares * weight)[rows < len(colours)].sum()))
 
 
 def _codes(image: Tensor) -> Tensor:
@@ -303,7 +253,8 @@ def _check_labels(labels: Tensor) -> None:
         raise SCPError(f"Expected a label map of whole numbers (int64), got {labels.dtype}.")
 
 
-def _check_image(image: Tensor) -> None:
+def check_image(image: Tensor) -> None:
+    """Raise SCPError where a tensor is no picture: `(B, H, W, 3 or 4)`, floats in about 0..1 or uint8."""
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or image.numel() == 0:
         raise SCPError(
             "Expected a segmentation picture of shape (batch, height, width, 3), or 4 with alpha, "

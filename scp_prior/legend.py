@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ _ROW = 27
 _NOTE = 18
 _HEADER = 40
 _SWATCH = 19
+_MARK = 16
 _MAX_ROWS = 40
 _ONE_COLUMN_UP_TO = 5
 
@@ -35,6 +36,9 @@ _MAGENTA: RGB = (255, 0, 220)
 _HATCH_DARK: RGB = (60, 0, 52)
 _HATCH_PERIOD = 8
 
+Remarks = Mapping[int, str]
+"""By class id, a few words."""
+
 
 class _Row(NamedTuple):
     name: str
@@ -43,10 +47,11 @@ class _Row(NamedTuple):
     note: str = ""
     swatch: RGB | None = None
     warning: bool = False
+    mark: str = ""
 
     @property
     def height(self) -> int:
-        return _ROW + (_NOTE if self.note else 0)
+        return _ROW + _NOTE * (bool(self.note) + bool(self.mark))
 
 
 def legend(
@@ -54,7 +59,8 @@ def legend(
     palette: Palette,
     *,
     unmatched: Tensor | None = None,
-    notes: Mapping[int, str] | None = None,
+    notes: Remarks | Sequence[Remarks] = (),
+    marks: Remarks | Sequence[Remarks] = (),
     title: str = "",
 ) -> Tensor:
     """Draw label maps with, below each, colour, name, id and share of every class in it, most frequent first.
@@ -67,7 +73,9 @@ def legend(
         labels: `(B, H, W)` integer ids of the palette's table.
         palette: names and colours.
         unmatched: `(B, H, W)` bool, pixels whose colour was not recognised.
-        notes: a remark for some of the ids, e.g. that the statistics do not know the class.
+        notes: remarks for some of the ids, e.g. how well the statistics know the class; the same for all maps, or one
+            mapping for each.
+        marks: likewise warnings, drawn below the remarks behind a triangle.
         title: shown above the rows; the palette's name when empty.
 
     Returns:
@@ -84,15 +92,20 @@ def legend(
         )
     shown = _shown_palette(palette)
     masks = [None] * len(labels) if unmatched is None else list(unmatched.detach().cpu().bool())
+    remarks = zip(_for_each(notes, len(labels)), _for_each(marks, len(labels)), strict=True)
     pages = [
-        _page(one.detach().cpu(), shown, mask, notes or {}, title or palette.name)
-        for one, mask in zip(labels, masks, strict=True)
+        _page(one.detach().cpu(), shown, mask, remark, title or palette.name)
+        for one, mask, remark in zip(labels, masks, remarks, strict=True)
     ]
     drawn = np.empty((len(pages), max(page.height for page in pages), _WIDTH, 3), dtype=np.uint8)
     drawn[:] = BACKGROUND
     for canvas, page in zip(drawn, pages, strict=True):
         canvas[: page.height] = np.asarray(page)
     return torch.from_numpy(drawn).to(torch.float32).div_(255)
+
+
+def _for_each(remarks: Remarks | Sequence[Remarks], maps: int) -> Sequence[Remarks]:
+    return [remarks] * maps if isinstance(remarks, Mapping) else remarks or [{}] * maps
 
 
 def _shown_palette(asked: Palette) -> Palette:
@@ -103,9 +116,9 @@ def _shown_palette(asked: Palette) -> Palette:
 
 
 def _page(
-    labels: Tensor, shown: Palette, unmatched: Tensor | None, notes: Mapping[int, str], title: str
+    labels: Tensor, shown: Palette, unmatched: Tensor | None, remarks: tuple[Remarks, Remarks], title: str
 ) -> Image.Image:
-    rows = _rows(labels, shown, unmatched, notes)
+    rows = _rows(labels, shown, unmatched, *remarks)
     columns = _columns(rows)
     picture = _picture(labels, shown, unmatched)
     height = picture.height + _HEADER + max(sum(row.height for row in column) for column in columns) + _MARGIN
@@ -123,7 +136,7 @@ def _page(
     return page
 
 
-def _rows(labels: Tensor, shown: Palette, unmatched: Tensor | None, notes: Mapping[int, str]) -> list[_Row]:
+def _rows(labels: Tensor, shown: Palette, unmatched: Tensor | None, notes: Remarks, marks: Remarks) -> list[_Row]:
     total = labels.numel()
     missed = 0 if unmatched is None else int(unmatched.sum())
     matched = labels.flatten() if unmatched is None or not missed else labels[~unmatched]
@@ -138,7 +151,8 @@ def _rows(labels: Tensor, shown: Palette, unmatched: Tensor | None, notes: Mappi
     for class_id, share in listed[: len(listed) - len(left_out)]:
         colour = shown.paint.get(class_id, shown.unlabelled_colour)
         name = shown.table.name_of(class_id)
-        rows.append(_Row(name, str(class_id), _percent(share * kept), notes.get(class_id, ""), colour))
+        remarks = {"note": notes.get(class_id, ""), "mark": marks.get(class_id, "")}
+        rows.append(_Row(name, str(class_id), _percent(share * kept), swatch=colour, **remarks))
     if left_out:
         rest = sum(share for _, share in left_out) * kept
         rows.append(_Row(f"and {len(left_out)} more", "", _percent(rest)))
@@ -210,6 +224,13 @@ def _draw_row(page: Image.Image, draw: ImageDraw.ImageDraw, row: _Row, left: int
     draw.text((name_left, middle), name, ink, font(_TEXT), anchor="lm")
     number_left = name_left + draw.textlength(name, font(_TEXT)) + 7
     draw.text((number_left, middle + 1), row.number, DIM, font(_SMALL), anchor="lm")
+    line = top + _ROW + _NOTE // 2 - 3
     if row.note:
-        note = fitted(draw, row.note, _SMALL, right - name_left)
-        draw.text((name_left, top + _ROW + _NOTE // 2 - 3), note, _AMBER, font(_SMALL), anchor="lm")
+        draw.text((name_left, line), fitted(draw, row.note, _SMALL, right - name_left), DIM, font(_SMALL), anchor="lm")
+        line += _NOTE
+    if row.mark:
+        corners = [(name_left, line + 5), (name_left + 5, line - 5), (name_left + 10, line + 5)]
+        draw.polygon(corners, fill=_AMBER)
+        room = right - name_left - _MARK
+        text = fitted(draw, row.mark, _SMALL, room)
+        draw.text((name_left + _MARK, line), text, _AMBER, font(_SMALL), anchor="lm")

@@ -183,6 +183,14 @@ class Statistics:
         """
         return Cells(*self._read(JOINT, rows))
 
+    def counts(self, rows: Sequence[int]) -> Tensor:
+        """How often each cell of the classes in these rows was seen, (n, h, w) float32; no moments are read.
+
+        Raises:
+            SCPError: as `joint`.
+        """
+        return self._read(JOINT[:1], rows)[0]
+
     def joint_at(self, rows: Tensor, positions: Tensor) -> Cells:
         """Joint statistics of single cells: count (m,), mean and std (m, C).
 

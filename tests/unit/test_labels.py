@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from shared_data import require
 from torch import Tensor
 
 from scp_prior import classes, labels
@@ -203,8 +201,6 @@ def test_unmatched_pixels_are_unlabelled_and_never_class_0():
 def test_pictures_that_are_none(picture: Tensor, message: str):
     with pytest.raises(SCPError, match=message):
         labels.labels_from_image(picture, classes.palette("ade20k"))
-    with pytest.raises(SCPError, match=message):
-        labels.palette_scores(picture)
 
 
 @pytest.mark.parametrize("tolerance", [-1.0, 443.0, float("nan")])
@@ -353,139 +349,3 @@ def test_ids_of_another_data_set_are_refused():
 def test_shares_are_sorted_and_sum_to_one():
     ids = torch.tensor([[[3, 3], [9, 1]], [[3, 3], [1, 9]]])
     assert list(labels.class_shares(ids).items()) == [(3, 0.5), (1, 0.25), (9, 0.25)]
-
-
-# --- which palette is it? -------------------------------------------------------------------------------------------
-
-
-def same_colours(name: str) -> str:
-    return {"cityscapes-ids": "cityscapes", "coco-stuff-controlnet": "coco-stuff"}.get(name, name)
-
-
-def compressed(picture: Tensor, quality: int) -> Tensor:
-    stream = io.BytesIO()
-    Image.fromarray(as_uint8(picture[0]).numpy()).save(stream, "JPEG", quality=quality)
-    with Image.open(stream) as again:
-        return torch.from_numpy(np.array(again))[None]
-
-
-def maps_of(family: str) -> list[Path]:
-    patterns = {
-        "ade20k": ["ade20k_mini/annotations/*/*.png", "ade20k_labels_only/annotations/*/*.png"],
-        "coco-stuff": ["coco_stuff_mini/annotations/*/*.png", "coco_stuff_labels_only/**/*.png"],
-        "cityscapes": ["camvid_mini/valannot/*.png"],
-    }
-    data = require("data")
-    return sorted(path for pattern in patterns[family] for path in data.glob(pattern))
-
-
-# CamVid's ids as Cityscapes trainIds, so that its drives stand in for Cityscapes, which may not be passed on.
-CAMVID = torch.full((256,), 255).index_put((torch.arange(11),), torch.tensor([10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 18]))
-
-
-def painted_map(path: Path, palette: str) -> Tensor:
-    ids = id_map(path)
-    if "camvid" in str(path):
-        ids = CAMVID[ids]
-    return labels.hint_from_labels(ids, classes.palette(palette))
-
-
-@pytest.mark.parametrize("quality", [None, 75])
-@pytest.mark.parametrize(
-    ("family", "painted"),
-    [
-        ("ade20k", "ade20k"),
-        ("ade20k", "ade20k-controlnet"),
-        ("coco-stuff", "coco-stuff"),
-        ("coco-stuff", "coco-stuff-controlnet"),
-        ("cityscapes", "cityscapes"),
-    ],
-)
-def test_the_right_palette_comes_first_for_every_real_map(family: str, painted: str, quality: int | None):
-    paths = maps_of(family)
-    assert len(paths) > 10
-    for path in paths:
-        picture = painted_map(path, painted)
-        picture = compressed(picture, quality) if quality else picture
-        scores = labels.palette_scores(picture)
-        assert sorted(name for name, _ in scores) == sorted(classes.palettes())
-        assert all(0 <= score <= 1 for _, score in scores)
-        assert same_colours(scores[0][0]) == same_colours(painted), (path.name, scores)
-        wrong = max(score for name, score in scores if same_colours(name) != same_colours(painted))
-        assert scores[0][1] - wrong > 0.1, (path.name, scores)
-        if not quality:
-            assert scores[0][1] == 1
-            assert matched_share(picture, painted) == 1
-
-
-@pytest.mark.parametrize("family", ["ade20k", "coco-stuff"])
-def test_a_grey_map_is_explained_by_its_own_palette_in_full(family: str):
-    """Which grey palette comes first cannot be told where the ids fit several tables; the right one never loses."""
-    for path in maps_of(family):
-        scores = dict(labels.palette_scores(painted_map(path, f"{family}-grey")))
-        assert scores[f"{family}-grey"] == max(scores.values()) == 1
-        assert all(scores[name] < 1 for name in COLOUR_PALETTES)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ADE_val_00000001_uniformer_ade20k_1.png",
-        "ADE_val_00000001_uniformer_ade20k_2.png",
-        "ADE_val_00000001_oneformer_ade20k_1.png",
-    ],
-)
-def test_real_preprocessor_pictures_are_read(name: str):
-    picture = opened(require(f"data/ade20k_mini/preprocessor_screens/{name}"))
-    read = labels.labels_from_image(picture, classes.palette("ade20k"))
-    assert 1 - read.unmatched.double().mean() >= 0.95
-    for wrong in set(classes.palettes()) - {"ade20k"}:
-        assert matched_share(picture, wrong) < 0.5
-    (first, score), (_, second) = labels.palette_scores(picture)[:2]
-    assert first == "ade20k"
-    assert score > 0.85
-    assert second < 0.2
-    shares = labels.class_shares(read.labels)
-    table = classes.table("ade20k")
-    assert [table.name_of(class_id) for class_id in list(shares)[:3]] in (
-        ["sky", "building", "grass"],
-        ["building", "sky", "grass"],
-    )
-
-
-def test_another_preprocessor_s_picture_is_not_taken_for_ade20k():
-    picture = opened(require("data/ade20k_mini/preprocessor_screens/ADE_val_00000001_oneformer_coco_1.png"))
-    assert matched_share(picture, "ade20k") < 0.3
-    assert dict(labels.palette_scores(picture))["ade20k"] < 0.2
-
-
-def test_official_colour_pictures_give_the_id_maps_back():
-    for colour in sorted(require("data/ade20k_mini/annotations_color").glob("*/*.png")):
-        ids = id_map(colour.parents[2] / "annotations" / colour.parent.name / colour.name)
-        read = labels.labels_from_image(opened(colour), classes.palette("ade20k"), tolerance=0)
-        assert torch.equal(read.labels, torch.where(ids == 49, 7, ids))
-        assert not read.unmatched.any()
-
-
-def test_scores_reward_closeness():
-    palette = classes.palette("cityscapes")
-    clean = labels.hint_from_labels(torch.tensor(palette.unambiguous_ids()).view(1, 4, 5), palette)
-    scores = [dict(labels.palette_scores((clean + shift / 255).clamp(0, 1)))["cityscapes"] for shift in (0, 4, 8, 12)]
-    assert scores[0] == 1
-    assert scores == sorted(scores, reverse=True)
-    assert len(set(scores)) == 4
-
-
-def test_scores_of_a_sample_are_those_of_the_whole():
-    palette = classes.palette("ade20k")
-    ids = torch.from_numpy(np.random.default_rng(0).choice(palette.ids, (2, 16, 16)))
-    small = labels.hint_from_labels(ids, palette)
-    large = small.repeat_interleave(48, dim=1).repeat_interleave(48, dim=2)
-    pairs = zip(labels.palette_scores(large), labels.palette_scores(small), strict=True)
-    assert all(name == same and abs(score - other) < 0.05 for (name, score), (same, other) in pairs)
-
-
-def test_equal_scores_put_the_smaller_palette_first():
-    names = [name for name, score in labels.palette_scores(torch.zeros(1, 8, 8, 3)) if score == 1]
-    assert names[:2] == ["cityscapes", "cityscapes-ids"]
-    assert names[-4:] == ["cityscapes-grey", "cityscapes-ids-grey", "ade20k-grey", "coco-stuff-grey"]

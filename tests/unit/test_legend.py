@@ -20,8 +20,8 @@ def holds(picture: torch.Tensor, colour: tuple[int, int, int] | torch.Tensor) ->
     return bool((picture - wanted).abs().amax(-1).lt(1e-4).any())
 
 
-def rows_of(labels: torch.Tensor, palette: classes.Palette, unmatched=None, notes=None):
-    return drawing._rows(labels, palette, unmatched, notes or {})
+def rows_of(labels: torch.Tensor, palette: classes.Palette, unmatched=None, notes=None, marks=None):
+    return drawing._rows(labels, palette, unmatched, notes or {}, marks or {})
 
 
 def test_the_map_is_on_top_and_every_class_has_a_swatch_below():
@@ -126,7 +126,7 @@ def test_long_texts_are_cut_to_their_column():
         "mine", table, np.array([[9, 9, 9]], np.uint8), np.array([1]), {1: (250, 10, 10), 2: (10, 250, 10)}
     )
     labels = torch.tensor([[[1, 1, 1, 2]]])
-    picture = legend(labels, palette, notes={1: "note " * 80}, title="title " * 80)
+    picture = legend(labels, palette, notes={1: "note " * 80}, marks={1: "mark " * 80}, title="title " * 80)
     margin = picture[0, 165:, -10:]
     assert len(margin.flatten(0, 1).unique(dim=0)) == 1
 
@@ -136,6 +136,24 @@ def test_the_title_is_drawn():
     palette = classes.palette("ade20k")
     assert not torch.equal(legend(labels, palette, title="one"), legend(labels, palette, title="two"))
     assert torch.equal(legend(labels, palette), legend(labels, palette, title="ade20k"))
+
+
+def test_marks_stand_in_amber_below_the_notes():
+    palette = classes.palette("cityscapes")
+    labels = torch.tensor([[[0, 0, 10, 10]]])
+    amber = (255, 190, 90)
+    plain, noted, marked, both = (
+        legend(labels, palette, **more)[0]
+        for more in ({}, {"notes": {10: "note"}}, {"marks": {10: "mark"}}, {"notes": {10: "note"}, "marks": {10: "m"}})
+    )
+    assert [holds(picture, amber) for picture in (plain, noted, marked, both)] == [False, False, True, True]
+    assert len(noted) == len(marked)
+    assert len(both) - len(noted) == len(noted) - len(plain) > 0
+    one, other = legend(labels.expand(2, -1, -1), palette, marks=[{}, {10: "mark"}])
+    assert not holds(one, amber)
+    assert torch.equal(other, marked)
+    row = rows_of(labels[0], palette, notes={10: "note"}, marks={10: "mark"})[1]
+    assert (row.name, row.note, row.mark) == ("sky", "note", "mark")
 
 
 def test_maps_and_masks_that_are_none():

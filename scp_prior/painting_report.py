@@ -1,0 +1,69 @@
+"""What was painted, in words. Each function gives the text, and whether it is a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .classes import ClassTable
+from .ids import UNLABELLED
+from .labels import class_shares
+from .painting import fitted_mask, hard_mask
+
+_MOST_NAMED = 12
+
+
+def paint_report(labels: Tensor, table: ClassTable, class_id: int, mask: Tensor | None) -> tuple[str, bool]:
+    """Of `painting.paint`: how much was painted, what became of the mask, and what the map now holds.
+
+    Args:
+        labels: `(B, H, W)`, the maps painted.
+        mask: as it was given to `paint`.
+    """
+    name, size = table.name_of(class_id), tuple(labels.shape[1:])
+    if mask is None:
+        return f"{name} everywhere, {size[1]}x{size[0]}", False
+    where = hard_mask(mask)
+    share = float(fitted_mask(where, size).float().mean())
+    first = f"{name} painted on {share:.1%} of the picture" if share else f"the mask is empty: no {name} was painted"
+    resized, stretched = _resized(tuple(where.shape[1:]), size)
+    return "\n".join(filter(None, (first, resized, _contents(labels, table)))), stretched or not share
+
+
+def compose_report(labels: Tensor, table: ClassTable, ids: Sequence[int | None], masks: Tensor) -> tuple[str, bool]:
+    """Of `painting.compose`: the classes of the maps, and the masks that left nothing to be seen."""
+    present = class_shares(labels)
+    layers = hard_mask(masks).view(-1, len(ids), labels.shape[1] * labels.shape[2]).any(-1).any(0).tolist()
+    asked = [(number, i, some) for number, (i, some) in enumerate(zip(ids, layers, strict=True), 1) if i is not None]
+    empty = [f"mask {number} ({table.name_of(i)}) is empty" for number, i, some in asked if not some]
+    drawn = dict.fromkeys(i for _, i, some in asked if some)
+    covered = [f"{table.name_of(i)} lies wholly under later masks" for i in drawn if i not in present]
+    maps = f"{len(labels)} maps, " if len(labels) > 1 else ""
+    lines = [f"{maps}{_contents(labels, table)}", *empty, *covered]
+    return "\n".join(lines), bool(empty or covered)
+
+
+def mask_report(labels: Tensor, table: ClassTable, class_id: int) -> tuple[str, bool]:
+    """Of `painting.class_mask`: how much of the picture the class has, or what there is in its place."""
+    shares = class_shares(labels)
+    if class_id in shares:
+        return f"{table.name_of(class_id)}: {shares[class_id]:.1%} of the picture", False
+    there = [table.name_of(other) for other in shares]
+    more = f" and {len(there) - _MOST_NAMED} more" if len(there) > _MOST_NAMED else ""
+    return f"no {table.name_of(class_id)} in this map; there is: {', '.join(there[:_MOST_NAMED])}{more}", True
+
+
+def _contents(labels: Tensor, table: ClassTable) -> str:
+    shares = class_shares(labels)
+    bare = shares.pop(UNLABELLED, 0.0)
+    named = f"{len(shares)} class{'' if len(shares) == 1 else 'es'}"
+    return f"{named}, {bare:.1%} {table.name_of(UNLABELLED)}" if bare else named
+
+
+def _resized(given: tuple[int, int], wanted: tuple[int, int]) -> tuple[str, bool]:
+    (h, w), (height, width) = given, wanted
+    if given == wanted:
+        return "", False
+    stretched = abs(w * height / (h * width) - 1) >= 0.01
+    return f"mask {'stretched' if stretched else 'resized'} from {w}x{h} to {width}x{height}", stretched
