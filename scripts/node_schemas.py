@@ -22,6 +22,12 @@ SNAPSHOT = Path(__file__).resolve().parent.parent / "tests" / "inhost" / "schema
 # Options that are files of the user's, or the host's own.
 NOT_OURS = frozenset({"checkpoint", "files", "images_folder", "labels_folder", "scheduler", "statistics"})
 
+# What of an input decides how the page saves it and what the host takes.
+_SAVED = frozenset(
+    {"id", "type", "optional", "default", "min", "max", "step", "round", "options", "multiline", "multiselect"}
+    | {"control_after_generate", "forceInput", "socketless", "widgetType", "dynamicPrompts"}
+)
+
 Schema = Mapping[str, Any]
 
 
@@ -66,19 +72,32 @@ def described(nodes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def contract(schemas: Mapping[str, Schema]) -> dict[str, Any]:
-    """Return what of the descriptions saved graphs rely on: all but the texts people read."""
-
-    def bare(port: Schema) -> dict[str, Any]:
-        return {name: value for name, value in port.items() if name not in ("tooltip", "placeholder")}
-
+    """Return what of the descriptions saved graphs rely on: neither the texts people read, nor hints for the page."""
     return {
         name: {
             **{key: value for key, value in node.items() if key != "description"},
-            "inputs": [bare(port) for port in node["inputs"]],
-            "outputs": [bare(port) for port in node["outputs"]],
+            "inputs": [{key: value for key, value in port.items() if key in _SAVED} for port in node["inputs"]],
+            "outputs": [{key: port[key] for key in ("name", "type")} for port in node["outputs"]],
         }
         for name, node in schemas.items()
     }
+
+
+def _text(made: Mapping[str, Schema]) -> str:
+    """JSON with an input or output to a line."""
+
+    def value(key: str, found: Any) -> str:
+        if key not in ("inputs", "outputs") or not found:
+            return json.dumps(found, ensure_ascii=False)
+        return "[\n   " + ",\n   ".join(json.dumps(port, ensure_ascii=False) for port in found) + "\n  ]"
+
+    nodes = [
+        f" {json.dumps(name)}: {{\n"
+        + ",\n".join(f"  {json.dumps(key)}: {value(key, found)}" for key, found in node.items())
+        + "\n }"
+        for name, node in made.items()
+    ]
+    return "{\n" + ",\n".join(nodes) + "\n}\n"
 
 
 def breaks(before: Mapping[str, Schema], after: Mapping[str, Schema]) -> list[str]:
@@ -149,7 +168,7 @@ def write_snapshot(schemas: Mapping[str, Schema], path: Path = SNAPSHOT, *, brea
         if found:
             raise HarnessError("\n".join(["Saved graphs would break (--breaking writes it even so):", *found]))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(_text(made), encoding="utf-8")
     os.replace(temporary, path)
 
 
