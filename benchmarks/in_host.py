@@ -55,11 +55,20 @@ def node_times(host_nodes: dict, base: Path) -> dict[str, float]:
     image = (bands.repeat_interleave(32, 1).repeat_interleave(32, 2) / 255).unsqueeze(-1).expand(-1, -1, -1, 3)
     labels = run("SCPLabelsFromImage", image=image.contiguous(), palette="cityscapes-grey", tolerance=0.0)[0]
     statistics = run("SCPLoadStatistics", statistics="bench.safetensors")[0]
+    hint = run("SCPHintFromLabels", labels=labels, palette="auto")[0]
     prior = {"statistics": statistics, "labels": labels, "method": "joint", "strength": 1.0, "batch_size": 1}
     return {
         "SCPLoadStatistics": median(lambda i: run("SCPLoadStatistics", statistics="bench.safetensors")),
         "SCPLabelsFromImage": median(
             lambda i: run("SCPLabelsFromImage", image=image, palette="cityscapes-grey", tolerance=0.0)
+        ),
+        "SCPLabelsFromImage (auto)": median(
+            lambda i: run("SCPLabelsFromImage", image=hint, palette="auto", tolerance=24.0)
+        ),
+        "SCPRecolor (auto)": median(
+            lambda i: run(
+                "SCPRecolor", image=hint, from_palette="auto", to_palette="cityscapes-ids-grey", tolerance=24.0
+            )
         ),
         "SCPHintFromLabels": median(lambda i: run("SCPHintFromLabels", labels=labels, palette="auto")),
         "SCPPriorLatent": median(lambda i: run("SCPPriorLatent", seed=i, **prior)),

@@ -76,9 +76,8 @@ def cases(data: Path, every: int = 1) -> Iterator[Case]:
     for path in sorted(data.glob("ade20k_mini/*_color/*/*.png")):
         yield from _versions("ade20k", path.name, False, _opened(path))
     for path in sorted(data.glob("ade20k_mini/preprocessor_screens/*.png")):
-        yield from _versions(
-            "coco-stuff-panoptic" if "_coco_" in path.name else "ade20k", path.name, False, _opened(path)
-        )
+        painted = "coco-stuff-panoptic" if "_coco_" in path.name else "ade20k"
+        yield from _versions(painted, path.name, False, _opened(path))
 
 
 def photos(data: Path) -> Iterator[Case]:
@@ -88,8 +87,11 @@ def photos(data: Path) -> Iterator[Case]:
 
 
 def _maps(data: Path, every: int) -> Iterator[tuple[str, str, bool, np.ndarray]]:
-    for name, folders in (("ade20k", "ade20k_*"), ("coco-stuff", "coco_stuff_*")):
-        for path in sorted(data.glob(f"{folders}/annotations/**/*.png")):
+    for name, patterns in (
+        ("ade20k", ("ade20k_mini/annotations/*/*.png", "ade20k_labels_only/**/*.png")),
+        ("coco-stuff", ("coco_stuff_mini/annotations/*/*.png", "coco_stuff_labels_only/**/*.png")),
+    ):
+        for path in (found for pattern in patterns for found in sorted(data.glob(pattern))):
             yield name, path.name, False, np.asarray(Image.open(path)).astype(np.int64)
     train_ids = np.full(256, UNLABELLED)
     train_ids[: len(_CAMVID)] = _CAMVID
@@ -106,13 +108,16 @@ def _maps(data: Path, every: int) -> Iterator[tuple[str, str, bool, np.ndarray]]
 def _versions(painted: str, source: str, held_out: bool, exact: np.ndarray) -> Iterator[Case]:
     picture = Image.fromarray(exact)
     sizes = {"half, smooth": 0.5, "x 1.6, smooth": 1.6, "x 0.37, nearest": 0.37, "x 1.7, nearest": 1.7}
-    made = {"exact": exact, "jpeg 70": _jpeg(picture, 70), "screenshot": _screenshot(picture)}
+    made = {"exact": exact, "jpeg 70": _jpeg(picture, 70)}
+    if not painted.endswith("-grey"):
+        # An id picture is all but black on a screen: nobody takes one of that.
+        made["screenshot"] = _screenshot(picture)
     for version, factor in sizes.items():
         filtering = Image.Resampling.NEAREST if "nearest" in version else Image.Resampling.BILINEAR
         size = round(picture.width * factor), round(picture.height * factor)
         made[version] = np.asarray(picture.resize(size, filtering))
-    for version in VERSIONS:
-        yield Case(painted, source, version, held_out, torch.from_numpy(np.array(made[version]))[None])
+    for version in (name for name in VERSIONS if name in made):
+        yield Case(painted, source, version, held_out, torch.from_numpy(made[version].copy())[None])
 
 
 def _jpeg(picture: Image.Image, quality: int) -> np.ndarray:
@@ -132,4 +137,4 @@ def _screenshot(picture: Image.Image) -> np.ndarray:
 
 def _opened(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+        return np.array(picture.convert("RGB"))

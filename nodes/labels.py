@@ -13,6 +13,7 @@ from ..scp_prior import labels as lib
 from ..scp_prior.classes import ANY, Palette, released_palette
 from ..scp_prior.detection import detect_palette, palette_fits
 from ..scp_prior.legend import legend
+from ..scp_prior.recolour import lost_classes, lost_words
 from .class_menu import tell_menus
 from .compat import search_aliases
 from .palettes import AUTO, candidates, check_palette, fingerprint, get_palette, palette_names
@@ -21,8 +22,8 @@ from .wires import CATEGORY, LabelMaps, LabelsWire
 
 # Below this share of unmatched pixels nothing is said; they are edges.
 _WARN_ABOVE = 0.05
-# By how much another palette's score must be higher before it is suggested. Right palettes lead by 0.09 at least on
-# heavily compressed maps, and by several times that where the chosen one is wrong.
+# By how much better another palette must fit before it is suggested: more than a right one ever lost of its fit to
+# JPEG, resizing or a screenshot.
 _CLEARLY = 0.25
 
 
@@ -99,29 +100,19 @@ class SCPLabelsFromImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: torch.Tensor, palette: str, tolerance: float, max_unmatched: float = 0.5) -> io.NodeOutput:
-        if palette == AUTO:
-            on_offer, problems = candidates()
-            found = detect_palette(image, on_offer)
-            colours, lines, warn = found.palette, [found.words, *problems], not found.sure or bool(problems)
-        else:
-            colours, lines, warn = get_palette(palette), [], False
-        read = lib.labels_from_image(image, colours, tolerance)
+        chosen = _Chosen.of(image, palette)
+        read = lib.labels_from_image(image, chosen.palette, tolerance)
         share = float(read.unmatched.float().mean())
-        better = ""
-        if palette != AUTO or share > max_unmatched:
-            fit = _Fit.of(image, colours)
-            if share > max_unmatched:
-                raise SCPError(
-                    f"{share:.0%} of the picture matches no colour of palette '{colours.name}'. "
-                    f"{fit.better or fit.best} "
-                    f"Or raise tolerance (now {tolerance:g}) or max_unmatched (now {max_unmatched:g})."
-                )
-            better = fit.better
-        lines = [f"{len(read.labels.unique())} classes, {share:.1%} of the picture unmatched", better, *lines]
-        say(cls, "\n".join(filter(None, lines)), warn=warn or bool(better) or share > _WARN_ABOVE)
-        picture = legend(read.labels, colours, unmatched=read.unmatched)
+        if share > max_unmatched:
+            raise SCPError(
+                f"{share:.0%} of the picture matches no colour of palette '{chosen.palette.name}'. {chosen.advice} "
+                f"Or raise tolerance (now {tolerance:g}) or max_unmatched (now {max_unmatched:g})."
+            )
+        lines = [f"{len(read.labels.unique())} classes, {share:.1%} of the picture unmatched", chosen.words]
+        say(cls, "\n".join(filter(None, lines)), warn=chosen.warn or share > _WARN_ABOVE)
+        picture = legend(read.labels, chosen.palette, unmatched=read.unmatched)
         device = intermediate_device()
-        maps = LabelMaps(read.labels.to(device), colours)
+        maps = LabelMaps(read.labels.to(device), chosen.palette)
         tell_menus(cls, maps)
         return io.NodeOutput(maps, read.unmatched.float().to(device), ui=ui.PreviewImage(picture))
 
@@ -151,6 +142,7 @@ class SCPHintFromLabels(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output("HINT", display_name="hint", tooltip="For the image input of Apply ControlNet.")],
+            hidden=[io.Hidden.unique_id],
             **search_aliases("controlnet hint", "segmentation colors", "scp-diff", "palette"),
         )
 
@@ -170,28 +162,41 @@ class SCPHintFromLabels(io.ComfyNode):
         table = labels.palette.table
         target = get_palette(released_palette(table.name) if palette == AUTO else palette)
         ids = lib.convert_labels(labels.labels, table, target.table)
+        lost = lost_classes(labels.labels, labels.palette, target)
+        if lost:
+            say(cls, lost_words({table.name_of(one): share for one, share in lost.items()}, target), warn=True)
         return io.NodeOutput(lib.hint_from_labels(ids, target).to(intermediate_device()))
 
 
-class _Fit(NamedTuple):
-    """How palettes fit a picture: the best, and one that fits clearly better than the one chosen (or "")."""
+class _Chosen(NamedTuple):
+    """The palette a picture is read with; words about it for the node, and for when too little of the picture fits."""
 
-    best: str
-    better: str
+    palette: Palette
+    words: str
+    warn: bool
+    advice: str
 
     @classmethod
-    def of(cls, image: torch.Tensor, palette: Palette) -> _Fit:
-        on_offer, _ = candidates()
-        scores = palette_fits(image, on_offer)
-        # What ids nobody has named should look like, nobody knows: no other palette can be said to fit better.
-        own = dict(scores)[palette.name] if palette.name != ANY else 1.0
-        top = scores[0][1]
-        # Id maps of small ids fit several tables, and palettes share colours: all that fit alike are named.
-        names = " or ".join(f"'{name}'" for name, score in scores if score == top)
-        # A dark id map is near enough to black to pass for any palette that has black; exactly right is another matter.
-        exact = top > 0.9999 and own < 0.999
-        clearly = exact or top - own >= _CLEARLY
-        compared = f"{names} fits it better ({top:.0%} against {own:.0%})"
-        return cls(
-            f"The best palette for it is {names} ({top:.0%}).", f"Palette {compared}: choose that." if clearly else ""
-        )
+    def of(cls, image: torch.Tensor, name: str) -> _Chosen:
+        on_offer, problems = candidates()
+        if name == AUTO:
+            found = detect_palette(image, on_offer)
+            words = "\n".join([found.words, *problems])
+            return cls(found.palette, words, not found.sure or bool(problems), "It is the likeliest: choose another.")
+        palette = get_palette(name)
+        best, better = _compare(palette, palette_fits(image, on_offer))
+        return cls(palette, better, bool(better), better or best)
+
+
+def _compare(palette: Palette, fits: list[tuple[str, float]]) -> tuple[str, str]:
+    """Which palette fits a picture best; and the same where it fits clearly better than the one chosen, else ""."""
+    # What ids nobody has named should look like, nobody knows: no other palette can be said to fit better.
+    own = dict(fits)[palette.name] if palette.name != ANY else 1.0
+    top = fits[0][1]
+    # Id maps of small ids fit several tables, and palettes share colours: all that fit alike are named.
+    names = " or ".join(f"'{name}'" for name, fit in fits if fit == top)
+    # A dark id map is near enough to black to pass for any palette that has black; exactly right is another matter.
+    exact = top > 0.9999 and own < 0.999
+    clearly = exact or top - own >= _CLEARLY
+    compared = f"{names} fits it better ({top:.0%} against {own:.0%})"
+    return f"The best palette for it is {names} ({top:.0%}).", f"Palette {compared}: choose that." if clearly else ""

@@ -10,6 +10,7 @@ from ..scp_prior.classes import palette as built_in_palette
 from ..scp_prior.detection import built_in_palettes
 from ..scp_prior.errors import SCPError
 from . import folders
+from .choices import check_choice
 
 AUTO = "auto"
 """Not a palette: the combo entry for "find out which"."""
@@ -43,13 +44,11 @@ def get_palette(name: str) -> Palette:
     return _read(name, path, status.st_mtime_ns, status.st_size)
 
 
-def check_palette(name: str | None, *more: str, grey: bool = True) -> bool | str:
+def check_palette(name: str | None, *more: str) -> bool | str:
     """For `validate_inputs`: True where `name` is a palette that can be read, one of `more`, or None; else words."""
-    if name is None or name in more:
-        return True
-    offered = palette_names(grey=grey)
-    if name not in offered:
-        return f"There is no palette '{name}'. Choose one of: {', '.join((*more, *offered))}."
+    told = check_choice("palette", name, (*more, *palette_names()))
+    if told is not True or name is None or name in more:
+        return told
     try:
         get_palette(name)
     except SCPError as error:

@@ -7,7 +7,7 @@ from comfy.model_management import intermediate_device
 from comfy_api.latest import io
 
 from ..scp_prior.labels import DEFAULT_TOLERANCE
-from ..scp_prior.recolour import detect_for, recolour
+from ..scp_prior.recolour import detect_for, lost_words, recolour
 from .compat import search_aliases
 from .palettes import AUTO, candidates, check_palette, fingerprint, get_palette, palette_names
 from .say import say
@@ -15,7 +15,6 @@ from .wires import CATEGORY
 
 # Below this share of unmatched pixels nothing is said; they are edges.
 _WARN_ABOVE = 0.05
-_LISTED = 5
 
 
 class SCPRecolor(io.ComfyNode):
@@ -100,11 +99,8 @@ class SCPRecolor(io.ComfyNode):
         else:
             source, lines, warn = get_palette(from_palette), [], False
         made = recolour(image, source, target, tolerance)
-        lost = [f"{name} {share:.1%}" for name, share in made.lost.items()]
-        if lost:
-            more = f" and {len(lost) - _LISTED} more" if len(lost) > _LISTED else ""
-            lines.append(f"no colour in {target.name}: {', '.join(lost[:_LISTED])}{more}")
         lines.insert(0, f"{source.name} -> {target.name}, {made.unmatched_share:.1%} of the picture unmatched")
-        say(cls, "\n".join(lines), warn=warn or bool(lost) or made.unmatched_share > _WARN_ABOVE)
+        lines += filter(None, [lost_words(made.lost, target)])
+        say(cls, "\n".join(lines), warn=warn or bool(made.lost) or made.unmatched_share > _WARN_ABOVE)
         device = intermediate_device()
         return io.NodeOutput(made.image.to(device), made.unmatched.float().to(device))

@@ -11,7 +11,7 @@ what Cityscapes consists of is Cityscapes.
 Palettes of exactly the same colours cannot be told apart by any picture. Of them the first candidate stands for all:
 `cityscapes` for `cityscapes-ids`, `coco-stuff` for `coco-stuff-controlnet`, a built-in one for a user's copy of it.
 
-The bounds below were chosen on 46 photos and on the label maps of 12 + 1 ADE20K, 14 + 2 COCO-Stuff and 25 CamVid
+The bounds below were chosen on 51 photos and on the label maps of 12 + 1 ADE20K, 14 + 2 COCO-Stuff and 25 CamVid
 pictures, each painted in every palette it could be in, and each compressed, resized in four ways, and made to look like
 a screenshot. `benchmarks/palettes.py` prints what they come to, on those and on 75 CamVid maps more.
 """
@@ -29,10 +29,11 @@ from torch import Tensor
 from .classes import Palette, palette, palettes
 from .colour_match import nearest_rows, pack_colours
 from .errors import SCPError
+from .ids import UNLABELLED
 from .labels import DEFAULT_TOLERANCE, check_image, readable_colours
 
 FITS_FROM = 0.5
-"""Below this fit nothing fits. Photos come to 0.45 (three of 46 lie in the colours of some class), maps to 0.79."""
+"""Below this fit nothing fits. Photos come to 0.45 (three of 51 lie in the colours of some class), maps to 0.79."""
 
 _PIXELS = 1 << 16
 _SURE_FROM = 0.75
@@ -40,7 +41,7 @@ _USUAL_PART = 0.1
 # Where nobody knows what a table's usual classes are: about what other data sets' pictures have of theirs.
 _USUAL_UNKNOWN = 0.5
 
-# Either lead makes the first palette sure: of fit alone, or of fit and usual classes together.
+# Either lead over every other palette makes the first sure: of fit, or of fit and usual classes (of both) together.
 _CLEAR_FIT = 0.01
 _CLEAR_LEAD = 0.04
 
@@ -50,8 +51,9 @@ _ENOUGH = 256
 
 # Share of pixels none of whose neighbours has exactly their colour. Photos: from 0.56 on; compressed maps: up to 0.49.
 _PHOTO_FROM = 0.5
-# In id pictures: up to 0.003 as they are, mostly above once they are compressed or smoothly resized.
-_BLURRED_FROM = 0.003
+# In id pictures, share of the pixels at edges whose id lies between those of two opposite neighbours. As they are, or
+# resized by nearest pixel: up to 0.04; compressed or smoothly resized: from 0.15 on.
+_BLURRED_FROM = 0.08
 
 
 class Detection(NamedTuple):
@@ -107,11 +109,15 @@ def built_in_palettes() -> list[Palette]:
 
 
 class _Sample(NamedTuple):
-    """Colours of the flat pixels, ascending, with the share of each; and what was seen of their neighbours."""
+    """Colours of the flat pixels, ascending, with the share of each; and shares that tell what was done to the picture.
+
+    lonely: of all pixels, those of a colour none of their neighbours has. between: of those at edges, those between.
+    """
 
     codes: np.ndarray
     shares: np.ndarray
     lonely: float
+    between: float
 
 
 class _Judged(NamedTuple):
@@ -151,12 +157,17 @@ def _doubt(best: _Judged, rest: Sequence[_Judged], sample: _Sample) -> str:
         return f"only {best.fit:.0%} of it fits"
     if sample.lonely > _PHOTO_FROM:
         return "it is as restless as a photo"
-    if best.palette.grey and sample.lonely > _BLURRED_FROM:
+    if best.palette.grey and sample.between > _BLURRED_FROM:
         return "ids were blurred by JPEG or smooth resizing, which makes other ids of them; save as PNG, resize nearest"
-    if not rest:
-        return ""
-    clear = best.fit - max(other.fit for other in rest) >= _CLEAR_FIT or best.lead - rest[0].lead >= _CLEAR_LEAD
-    return "" if clear else f"{rest[0].palette.name} fits about as well; choose the palette if you know it"
+    rival = next((other for other in rest if not _clear(best, other)), None)
+    return f"{rival.palette.name} fits about as well; choose the palette if you know it" if rival else ""
+
+
+def _clear(best: _Judged, other: _Judged) -> bool:
+    if best.fit - other.fit >= _CLEAR_FIT:
+        return True
+    known = best.palette.table.usual and other.palette.table.usual
+    return bool(known) and best.lead - other.lead >= _CLEAR_LEAD
 
 
 def _judge(sample: _Sample, candidates: Sequence[Palette]) -> list[_Judged]:
@@ -167,10 +178,13 @@ def _judge(sample: _Sample, candidates: Sequence[Palette]) -> list[_Judged]:
     ranked = []
     for position, (first, *others) in enumerate(alike.values()):
         colours, ids, reach = readable_colours(first, DEFAULT_TOLERANCE)
+        if first.grey and UNLABELLED not in first.table.usual:
+            # A data set that leaves no pixel out has no 255 in its id pictures.
+            colours, ids = colours[ids != UNLABELLED], ids[ids != UNLABELLED]
         rows, squared = nearest_rows(sample.codes, colours, reach)
         near = rows < len(colours)
         weights = (sample.shares * (1 - squared / max(reach, 1.0) ** 2) ** 2)[near]
-        fit = min(1.0, float(weights.sum()))
+        fit = round(min(1.0, float(weights.sum())), 9)
         usual = float(weights[np.isin(ids[rows[near]], list(first.table.usual))].sum())
         lead = (1 - _USUAL_PART) * fit + _USUAL_PART * (usual if first.table.usual else _USUAL_UNKNOWN * fit)
         judged = _Judged(lead, fit, first, tuple(other.name for other in others))
@@ -191,12 +205,17 @@ def _sample(image: Tensor) -> _Sample:
         part = pixels[:, r.to(pixels.device)[:, None], c.to(pixels.device)]
         return pack_colours(part.cpu().reshape(-1, 3), scale).numpy()
 
-    middle = at(0, 0)
+    middle, up, down, left, right = at(0, 0), at(-1, 0), at(1, 0), at(0, -1), at(0, 1)
     flat, lonely = np.ones(len(middle), dtype=bool), np.ones(len(middle), dtype=bool)
-    for around in (at(-1, 0), at(1, 0), at(0, -1), at(0, 1)):
+    for around in (up, down, left, right):
         lonely &= around != middle
         for shift in (16, 8, 0):
             flat &= np.abs((around >> shift & 255) - (middle >> shift & 255)) <= _FLAT
+    edges, between = np.zeros(len(middle), dtype=bool), np.zeros(len(middle), dtype=bool)
+    for one, other in ((up, down), (left, right)):
+        edges |= (one != middle) | (other != middle)
+        # Of grey pictures, which this is asked of, the packed colours are in the order of the greys.
+        between |= (np.minimum(one, other) < middle) & (middle < np.maximum(one, other))
     judged = middle[flat] if flat.sum() >= _ENOUGH else middle
     codes, counts = np.unique(judged, return_counts=True)
-    return _Sample(codes, counts / counts.sum(), float(lonely.mean()))
+    return _Sample(codes, counts / counts.sum(), float(lonely.mean()), float(between.sum() / max(1, edges.sum())))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .classes import Palette
+from .classes import Palette, tables
 from .conversion import conversion, converts
-from .detection import Detection, detect_palette
+from .detection import Detection, detect_palette, palette_fits
 from .errors import SCPError
 from .ids import UNLABELLED
 from .labels import (
@@ -19,13 +19,13 @@ from .labels import (
     convert_labels,
     hint_from_labels,
     labels_from_image,
-    readable_colours,
 )
 
 MOST_UNMATCHED = 0.5
 """Share of a picture that may match no colour before recolouring it is refused."""
 
 _AS_GOOD = 0.02
+_LISTED = 5
 
 
 class Recoloured(NamedTuple):
@@ -63,7 +63,7 @@ def recolour(
         SCPError: the palettes' tables share no classes; more than half of the picture matches no colour; or as for
             `labels_from_image`.
     """
-    mapping = conversion(from_palette.table, to_palette.table)
+    conversion(from_palette.table, to_palette.table)  # refuses what cannot be before a pixel is read
     read = labels_from_image(image, from_palette, tolerance)
     share = float(read.unmatched.float().mean())
     if share > MOST_UNMATCHED:
@@ -71,21 +71,46 @@ def recolour(
             f"{share:.0%} of the picture matches no colour of palette '{from_palette.name}'. Choose the palette it is "
             f"painted in (from_palette: auto finds it), or raise tolerance (now {tolerance:g})."
         )
-    uncoloured = [class_id for class_id in _readable_ids(from_palette) if not _paints(to_palette, mapping, class_id)]
-    # An empty picture of a class: its own colour is that of nothing, such as the black of "out of roi".
-    nothing = from_palette.unlabelled_colour
-    uncoloured = [class_id for class_id in uncoloured if from_palette.paint.get(class_id) != nothing]
-    lost = torch.isin(read.labels, torch.tensor(uncoloured, device=read.labels.device, dtype=torch.int64))
-    lost &= ~read.unmatched
+    lost = lost_classes(read.labels, from_palette, to_palette)
+    unmatched = read.unmatched
+    if lost:
+        unmatched = unmatched | torch.isin(read.labels, torch.tensor(list(lost), device=read.labels.device))
     ids = convert_labels(read.labels, from_palette.table, to_palette.table)
-    shares = class_shares(read.labels[lost].view(1, 1, -1)) if bool(lost.any()) else {}
-    part = float(lost.float().mean())
-    return Recoloured(
-        hint_from_labels(torch.where(lost | read.unmatched, UNLABELLED, ids), to_palette),
-        read.unmatched | lost,
-        share,
-        {from_palette.table.name_of(class_id): within * part for class_id, within in shares.items()},
-    )
+    names = {from_palette.table.name_of(class_id): part for class_id, part in lost.items()}
+    return Recoloured(hint_from_labels(ids, to_palette), unmatched, share, names)
+
+
+def lost_classes(labels: Tensor, from_palette: Palette, to_palette: Palette) -> dict[int, float]:
+    """The classes of a label map that a palette has no colour for, so that it paints them as unlabelled.
+
+    Args:
+        labels: `(B, H, W)` int64 ids of the table of `from_palette`.
+        from_palette: how they were read. What a built-in one paints as nothing ("out of roi") is nothing to lose.
+        to_palette: how they shall be painted; of a table that shares classes.
+
+    Returns:
+        id -> share of the picture, largest first.
+
+    Raises:
+        SCPError: the tables share no classes, or as for `class_shares`.
+    """
+    mapping = conversion(from_palette.table, to_palette.table)
+    coloured = {class_id for class_id, there in mapping.items() if there != UNLABELLED and there in to_palette.paint}
+    nothing = from_palette.unlabelled_colour if from_palette.table.name in tables() else None
+    return {
+        class_id: share
+        for class_id, share in class_shares(labels).items()
+        if class_id not in coloured
+        and class_id != UNLABELLED
+        and (nothing is None or from_palette.paint.get(class_id) != nothing)
+    }
+
+
+def lost_words(lost: Mapping[str, float], to_palette: Palette) -> str:
+    """A line about the classes a palette has no colour for, given their names and shares; "" where there are none."""
+    named = [f"{name} {share:.1%}" for name, share in lost.items()]
+    more = f" and {len(named) - _LISTED} more" if len(named) > _LISTED else ""
+    return f"no colour in {to_palette.name}: {', '.join(named[:_LISTED])}{more}" if named else ""
 
 
 def detect_for(image: Tensor, to_palette: Palette, candidates: Sequence[Palette]) -> Detection:
@@ -108,21 +133,11 @@ def detect_for(image: Tensor, to_palette: Palette, candidates: Sequence[Palette]
     if converts(found.palette.table, to_palette.table):
         return found
     fitting = [one for one in ordered if converts(one.table, to_palette.table)]
-    other = detect_palette(image, fitting) if fitting else found
-    if converts(other.palette.table, to_palette.table) and found.fit - other.fit < _AS_GOOD:
+    if fitting and found.fit - palette_fits(image, fitting)[0][1] < _AS_GOOD:
         doubt = f"{found.palette.name} fits about as well, but shares no classes with {to_palette.name}"
-        return other._replace(sure=False, doubt=doubt, runner_up=(found.palette.name, found.fit))
+        runner_up = found.palette.name, found.fit
+        return detect_palette(image, fitting)._replace(sure=False, doubt=doubt, runner_up=runner_up)
     raise SCPError(
         f"The picture {found.words.splitlines()[0]}. Its classes are others than those of '{to_palette.name}', so it "
         f"cannot be turned into that. Choose a to_palette of {found.palette.table.dataset}, or choose from_palette."
     )
-
-
-def _readable_ids(palette: Palette) -> Iterator[int]:
-    _, ids, _ = readable_colours(palette, 0.0)
-    yield from (class_id for class_id in ids.tolist() if class_id != UNLABELLED)
-
-
-def _paints(palette: Palette, mapping: Mapping[int, int], class_id: int) -> bool:
-    there = mapping.get(class_id, UNLABELLED)
-    return there != UNLABELLED and there in palette.paint
