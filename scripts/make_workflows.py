@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import workflow_notes as notes
-from workflow_graph import GREEN, GROUP_HEAD, GROUP_MARGIN, NOTE, OCHRE, RED, TITLE, Graph, Json
+from workflow_graph import GREEN, GROUP_HEAD, GROUP_MARGIN, NOTE, OCHRE, RED, TITLE, Box, Graph, Json
 
 FOLDER = Path(__file__).resolve().parent.parent / "example_workflows"
 
@@ -24,6 +25,8 @@ NEGATIVE = (
 STEPS, TIMESTEP, SEED = 20, 799, 1
 SCENE_VARIATION, AUTO = 1, -1
 SAMPLER, SCHEDULER = "ddim", "ddim_uniform"
+# ComfyUI comes with this one, so that a graph can be opened before its user has any picture.
+_ANY_PICTURE = "example.png"
 
 
 class Example(NamedTuple):
@@ -37,6 +40,7 @@ class Example(NamedTuple):
     size: tuple[int, int]  # width, height of the picture; 0, 0: those of the segmentation image
     advanced: bool  # KSamplerAdvanced with the noised latent, instead of KSampler with denoise
     note: str
+    kind: str = "street"  # how it is laid out: a name in _BUILDERS
 
     @property
     def checkpoint(self) -> str:
@@ -113,11 +117,15 @@ def controlled(graph: Graph, example: Example, labels: int) -> _Ends:
     return _Ends(labels, loader, hint, apply)
 
 
+def _prior_values(example: Example) -> list[Any]:
+    """Values of SCP Prior Latent's widgets."""
+    return ["joint", SEED, "fixed", 1, 1, *example.size, SCENE_VARIATION, AUTO]
+
+
 def started(graph: Graph, example: Example, ends: _Ends) -> tuple[int, int]:
     """Add the group that makes the starting latent; return the nodes of the latent and of where sampling starts."""
     statistics = graph.add("SCPLoadStatistics", (_C, _LOWER, 270, 120), [example.statistics])
-    values = ["joint", SEED, "fixed", 1, 1, *example.size, SCENE_VARIATION, AUTO]
-    prior = graph.add("SCPPriorLatent", (_D, _LOWER, 340, 690), values)
+    prior = graph.add("SCPPriorLatent", (_D, _LOWER, 340, 690), _prior_values(example))
     graph.link(statistics, "statistics", prior, "statistics")
     read = [graph.link(ends.labels, "labels", ends.hint, "labels"), graph.link(ends.labels, "labels", prior, "labels")]
     down = graph.bend(read[1:], _C - 30, _CORRIDOR, after=graph.bend(read, _C - 30, 160))
@@ -171,16 +179,96 @@ def _sample(graph: Graph, example: Example, ends: _Ends, latent: int, start: int
     graph.group("4 Sample", [sampler, decode, image])
 
 
-def build(example: Example) -> Json:
-    """Return the workflow of one example."""
-    graph = Graph(example.name)
-    labels = _segmentation(graph, example)
+def _rest(graph: Graph, example: Example, labels: int, left: int) -> Json:
+    """Add all that comes after the labels, and the note below their group, which begins at `left`."""
     ends = controlled(graph, example, labels)
     latent, start = started(graph, example, ends)
     _sample(graph, example, ends, latent, start)
-    left, top, note = -GROUP_MARGIN, _LOWER - GROUP_HEAD + TITLE, example.note
-    graph.add("MarkdownNote", (left, top, 750, 530), [note], title="Read Me First", colours=NOTE)
+    return _noted(graph, example, (left - GROUP_MARGIN, _LOWER - GROUP_HEAD + TITLE, 750, 530))
+
+
+def _noted(graph: Graph, example: Example, box: Box) -> Json:
+    graph.add("MarkdownNote", box, [example.note], title="Read Me First", colours=NOTE)
     return graph.save()
+
+
+def _street(example: Example) -> Json:
+    graph = Graph(example.name)
+    return _rest(graph, example, _segmentation(graph, example), _A)
+
+
+# What is painted one over the other; the first fills the map.
+_REGIONS = ("sky", "building", "road", "car")
+
+
+def _painted(example: Example) -> Json:
+    graph = Graph(example.name)
+    width, gap = 300, 330
+    left = _B + 60 - gap * len(_REGIONS)
+    nodes, before = [], None
+    for place, name in enumerate(_REGIONS):
+        x = left + gap * place
+        paint = graph.add(
+            "SCPPaintLabels", (x, 0, width, 230), [example.palette, name, *example.size], title=f"Paint {name.title()}"
+        )
+        if before is not None:
+            graph.link(before, "labels", paint, "labels")
+            mask = graph.add("LoadImage", (x - gap, 290, width, 310), [_ANY_PICTURE, "image"], title=f"Mask: {name}")
+            graph.link(mask, "MASK", paint, "mask")
+            nodes.append(mask)
+        nodes.append(paint)
+        before = paint
+    legend = graph.add("SCPPreviewLabels", (_B + 60, 250, 340, 350))
+    graph.link(before, "labels", legend, "labels")
+    graph.group("1 Paint", [*nodes, legend])
+    return _rest(graph, example, before, left)
+
+
+def _recoloured(example: Example) -> Json:
+    graph = Graph(example.name)
+    picture = graph.add("LoadImage", (0, 0, 300, 330), [example.picture, "image"])
+    recolor = graph.add("SCPRecolor", (350, 0, 340, 330), ["auto", example.palette, 24])
+    shown = graph.add("SaveImage", (740, 0, 420, 330), [f"scp-diff/{example.name}"])
+    graph.link(picture, "IMAGE", recolor, "image")
+    graph.link(recolor, "image", shown, "images")
+    graph.group("1 Recolor", [picture, recolor, shown])
+    return _noted(graph, example, (-GROUP_MARGIN, 410, 1200, 140))
+
+
+def _reduced(example: Example) -> Json:
+    graph = Graph(example.name)
+    loader = graph.add("CheckpointLoaderSimple", (0, 0, 300, 98), [example.checkpoint])
+    folders = [f"{example.files}/{name}" for name in ("photos", "labels")]
+    values = [*folders, example.palette, *example.size, example.files, "stop", 4]
+    reduce = graph.add("SCPReduceStatistics", (350, 0, 360, 520), values)
+    graph.link(loader, "VAE", reduce, "vae")
+    graph.group("1 Make Statistics", [loader, reduce])
+    picture = graph.add("LoadImage", (830, 0, 300, 330), [example.picture, "image"])
+    labels = graph.add("SCPLabelsFromImage", (1180, 0, 360, 520), [example.palette, 24, 0.5])
+    legend = graph.add("SCPPreviewLabels", (1610, 0, 400, 520))
+    prior = graph.add("SCPPriorLatent", (1610, 660, 400, 690), _prior_values(example))
+    graph.link(picture, "IMAGE", labels, "image")
+    read = [graph.link(labels, "labels", legend, "labels"), graph.link(labels, "labels", prior, "labels")]
+    graph.bend(read[1:], 1570, 590)
+    known = [graph.link(reduce, "statistics", one, "statistics") for one in (legend, prior)]
+    graph.bend(known, 1580, 606, after=graph.bend(known, 760, 606))
+    shown = graph.add("PreviewImage", (2060, 660, 400, 300))
+    graph.link(prior, "preview", shown, "images")
+    graph.group("2 Try Them on a Map", [picture, labels, legend, prior, shown])
+    return _noted(graph, example, (-GROUP_MARGIN, 660, 750, 560))
+
+
+_BUILDERS: dict[str, Callable[[Example], Json]] = {
+    "street": _street,
+    "paint": _painted,
+    "recolor": _recoloured,
+    "own-statistics": _reduced,
+}
+
+
+def build(example: Example) -> Json:
+    """Return the workflow of one example."""
+    return _BUILDERS[example.kind](example)
 
 
 def _released(
@@ -191,12 +279,13 @@ def _released(
     return Example(files, files, files, prompt, cfg, size, advanced, note)
 
 
+_ROADS = "Realistic city road scenes"
 EXAMPLES = (
-    Example("minimal", "scp_demo", "cityscapes", "Realistic city road scenes", 4, (0, 0), False, notes.MINIMAL),
+    Example("minimal", "scp_demo", "cityscapes", _ROADS, 4, (0, 0), False, notes.MINIMAL),
     _released(
         "cityscapes",
         "Cityscapes",
-        "Realistic city road scenes",
+        _ROADS,
         4,
         (1024, 512),
         "weather, season, time of day; the authors' words stand there now",
@@ -218,6 +307,9 @@ EXAMPLES = (
         (512, 384),
         "say what is in the picture; the authors' words stand there now",
     ),
+    Example("paint", "cityscapes", "cityscapes", _ROADS, 4, (1024, 512), False, notes.PAINT, "paint"),
+    Example("recolor", "ade20k", "ade20k-controlnet", "", 0, (0, 0), False, notes.RECOLOR, "recolor"),
+    Example("own-statistics", "my_photos", "cityscapes", "", 0, (1024, 512), False, notes.OWN, "own-statistics"),
 )
 
 

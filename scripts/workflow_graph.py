@@ -63,6 +63,41 @@ NODE_TYPES: Mapping[str, NodeType] = {
         ),
         (("labels", "SCP_LABELS"), ("unmatched", "MASK")),
     ),
+    "SCPPaintLabels": NodeType(
+        (
+            Slot("labels", "SCP_LABELS", optional=True),
+            Slot("mask", "MASK", optional=True),
+            *_widgets(("palette", "COMBO"), ("class_name", "COMBO"), ("width", "INT"), ("height", "INT")),
+        ),
+        (("labels", "SCP_LABELS"),),
+    ),
+    "SCPPreviewLabels": NodeType(
+        (*_sockets(("labels", "SCP_LABELS")), Slot("statistics", "SCP_STATISTICS", optional=True)),
+        (("legend", "IMAGE"),),
+    ),
+    "SCPRecolor": NodeType(
+        (
+            *_sockets(("image", "IMAGE")),
+            *_widgets(("from_palette", "COMBO"), ("to_palette", "COMBO"), ("tolerance", "FLOAT")),
+        ),
+        (("image", "IMAGE"), ("unmatched", "MASK")),
+    ),
+    "SCPReduceStatistics": NodeType(
+        (
+            *_sockets(("vae", "VAE")),
+            *_widgets(
+                ("images_folder", "COMBO"),
+                ("labels_folder", "COMBO"),
+                ("palette", "COMBO"),
+                ("width", "INT"),
+                ("height", "INT"),
+                ("name", "STRING"),
+            ),
+            Slot("on_error", "COMBO", widget=True, optional=True),
+            Slot("batch_size", "INT", widget=True, optional=True),
+        ),
+        (("statistics", "SCP_STATISTICS"),),
+    ),
     "SCPLoadStatistics": NodeType(_widgets(("statistics", "COMBO")), (("statistics", "SCP_STATISTICS"),)),
     "SCPPriorLatent": NodeType(
         (
@@ -153,6 +188,7 @@ NODE_TYPES: Mapping[str, NodeType] = {
     ),
     "VAEDecode": NodeType(_sockets(("samples", "LATENT"), ("vae", "VAE")), (("IMAGE", "IMAGE"),)),
     "SaveImage": NodeType((*_sockets(("images", "IMAGE")), *_widgets(("filename_prefix", "STRING"))), ()),
+    "PreviewImage": NodeType(_sockets(("images", "IMAGE")), ()),
     "MarkdownNote": NodeType((), ()),
 }
 

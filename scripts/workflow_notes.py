@@ -80,3 +80,42 @@ runs and cannot draw.
 
 {change_first("what you want to see", "that of the segmentation picture, as long as **width** and **height** are 0.")}
 {KSAMPLER}"""
+
+
+PAINT = f"""\
+# Paint your own map
+No segmentation picture needed: the map is composed class by class, each over the ones before it.
+
+1. **Mask: building**, **Mask: road**, **Mask: car**: right-click on the picture, **Open in MaskEditor**, paint where \
+the class is to be, save. Any picture will do; only what you paint counts.
+2. Press **Run**. The legend in **SCP Preview Labels** shows the map.
+3. More regions: copy a pair of nodes and wire them into the chain, the farthest first. Another class: **class_name**. \
+Masks from SAM or drawn shapes go into **mask** as well.
+
+Size: **width** and **height** of the first **SCP Paint Labels** and of **SCP Prior Latent**. The models are those of \
+the template **cityscapes**; it says how to get them.
+
+{KSAMPLER}"""
+
+RECOLOR = """\
+# From one palette to another
+**SCP Recolor** repaints what a segmentation preprocessor made in the colours your ControlNet was trained on. \
+**from_palette** auto finds out how the picture is painted and says how sure it is; choose it yourself where it is \
+not. **to_palette**: **ade20k-controlnet** is what the ADE20K ControlNet of SCP-Diff wants, **ade20k** what most \
+others want. Wire **image** into Apply ControlNet instead of Save Image.
+"""
+
+OWN = """\
+# Statistics of your own photos
+What a class looks like, at each place, learned from your photos and for your model.
+
+1. In ComfyUI's **input** folder: **my_photos/photos** with the photos, **my_photos/labels** with a label map for \
+each, of the same name. Press **R**. Twenty pairs are enough to begin with, a few hundred are better.
+2. **Load Checkpoint**: the model you will sample with. Statistics belong to its VAE.
+3. **palette** in both nodes: how the maps are painted.
+4. **width** and **height**: the size of the pictures you will make.
+5. **Run**. The file **my_photos** is then in models/scp_statistics; **SCP Load Statistics** has it after **R**.
+
+On the right one map is tried: how many photos stand behind each class, and what the prior looks like. The template \
+**minimal** makes pictures with it.
+"""

@@ -253,10 +253,15 @@ class Artist:
         self.page.locator('[data-testid="queue-button"] button').first.click()
 
     def run(self, seconds: float = 60) -> dict[str, Any]:
-        """Run the graph to its end; return the page's last event: kind, and where it failed: node, type, message."""
+        """Run the graph to its end; return the page's last event: kind, and where it failed: node, type, message.
+
+        What is refused before it runs has kind "refused", and the dialog's text for a message.
+        """
         self.press_run()
-        self.page.wait_for_function("() => window.scpRun.end", timeout=seconds * 1000)
-        return self.page.evaluate("window.scpRun.end")
+        self.page.wait_for_function(
+            "() => window.scpRun.end || document.querySelector('.p-dialog')", timeout=seconds * 1000
+        )
+        return self.page.evaluate("window.scpRun.end") or {"kind": "refused", "message": self.dialog()}
 
     def shown(self) -> dict[str, list[tuple[int, int]]]:
         """Wait until every picture of the last run is in its node; return {node type: sizes of its pictures}."""

@@ -22,7 +22,8 @@ make_workflows = importlib.util.module_from_spec(_SPEC)
 with mock.patch.object(sys, "path", [str(_ROOT / "scripts"), *sys.path]):
     _SPEC.loader.exec_module(make_workflows)
 
-NAMES = ("minimal", "cityscapes", "ade20k", "coco-stuff")
+STREETS = ("minimal", "cityscapes", "ade20k", "coco-stuff")  # of one layout: a segmentation picture, an image
+NAMES = (*STREETS, "paint", "recolor", "own-statistics")
 RELEASED = {  # prompt, CFG, (width, height), as the authors' inference script has them
     "cityscapes": ("Realistic city road scenes", 4.0, (1024, 512)),
     "ade20k": ("diverse images depicting various scenes", 7.5, (512, 512)),
@@ -63,6 +64,7 @@ _HOST = {
     ),
     "VAEDecode": ("samples:LATENT vae:VAE", "IMAGE"),
     "SaveImage": ("images:IMAGE filename_prefix:STRING", ""),
+    "PreviewImage": ("images:IMAGE", ""),
     "MarkdownNote": ("", ""),
 }
 
@@ -106,6 +108,16 @@ def shapes() -> dict[str, Shape]:
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture(params=STREETS)
+def street(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def street_graph(street: str) -> dict[str, Any]:
+    return json.loads((_FOLDER / f"{street}.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -221,11 +233,11 @@ def test_order_runs_sources_first(graph: dict[str, Any]) -> None:
 
 def test_bends_belong_to_links_of_one_output(graph: dict[str, Any]) -> None:
     links = {link[0]: link for link in graph["links"]}
-    bends = {bend["id"]: bend for bend in graph["extra"]["reroutes"]}
+    bends = {bend["id"]: bend for bend in graph["extra"].get("reroutes", ())}
     for bend in bends.values():
         assert len({tuple(links[number][1:3]) for number in bend["linkIds"]}) == 1
         assert set(bend["linkIds"]) <= set(bends[bend.get("parentId", bend["id"])]["linkIds"])
-    for bent in graph["extra"]["linkExtensions"]:
+    for bent in graph["extra"].get("linkExtensions", ()):
         assert bent["id"] in bends[bent["parentId"]]["linkIds"]
 
 
@@ -239,7 +251,7 @@ def test_nodes_do_not_overlap_and_lie_in_groups(graph: dict[str, Any]) -> None:
         left, top, right, bottom = boxes[node["id"]]
         inside = [g for g in groups if g[0] <= left and g[1] <= top and right <= g[2] and bottom <= g[3]]
         touched = [g for g in groups if left < g[2] and g[0] < right and top < g[3] and g[1] < bottom]
-        assert len(inside) == len(touched) == (node["type"] != "MarkdownNote")
+        assert len(inside) == len(touched) == (node["type"] != "MarkdownNote"), f"{node['type']} at {node['pos']}"
 
 
 def test_every_wire_leads_to_the_right(graph: dict[str, Any]) -> None:
@@ -252,19 +264,29 @@ def test_every_wire_leads_to_the_right(graph: dict[str, Any]) -> None:
 
 
 def test_groups_are_numbered(graph: dict[str, Any]) -> None:
-    assert [group["title"] for group in graph["groups"]] == ["1 Segmentation", "2 ControlNet", "3 Start", "4 Sample"]
+    titles = [group["title"] for group in graph["groups"]]
+    assert [int(title.split()[0]) for title in titles] == list(range(1, len(titles) + 1))
 
 
-def test_files_have_the_names_agreed_and_the_note_names_them(name: str, graph: dict[str, Any]) -> None:
-    (note,) = one(graph, "MarkdownNote")["widgets_values"]
+def test_every_group_of_a_street_says_what_it_is_for(street_graph: dict[str, Any]) -> None:
+    titles = [group["title"] for group in street_graph["groups"]]
+    assert titles == ["1 Segmentation", "2 ControlNet", "3 Start", "4 Sample"]
+
+
+def test_files_have_the_names_agreed_and_the_note_names_them(street: str, street_graph: dict[str, Any]) -> None:
+    (note,) = one(street_graph, "MarkdownNote")["widgets_values"]
     for kind, ending in LOADERS.items():
-        file = one(graph, kind)["widgets_values"][0]
-        assert file == BEGINNINGS[name] + ending
+        file = one(street_graph, kind)["widgets_values"][0]
+        assert file == BEGINNINGS[street] + ending
         assert f"**{file}**" in note
     for folder in ("models/checkpoints", "models/scp_statistics", "input"):
         assert folder in note
-    if name in RELEASED:
-        for needed in (f"{name}/{name}.ckpt", f"{name}/{name}_10000_..._mean_std.npy", "huggingface.co/c7w/SCP-Diff"):
+    if street in RELEASED:
+        for needed in (
+            f"{street}/{street}.ckpt",
+            f"{street}/{street}_10000_..._mean_std.npy",
+            "huggingface.co/c7w/SCP-Diff",
+        ):
             assert needed in note
         assert "U-Net was trained too" in note
 
@@ -275,8 +297,10 @@ def test_note_names_only_nodes_and_widgets_that_exist(graph: dict[str, Any], sha
     for title in re.findall(r"\bSCP [A-Z]\w+(?: [A-Z]\w+)*", note):
         assert title in ours
     widgets = {name for node in graph["nodes"] for name in shapes[node["type"]].inputs}
+    files = {value for node in graph["nodes"] for value in node["widgets_values"] if isinstance(value, str)}
     for word in re.findall(r"\*\*([a-z_]+)\*\*", note):
-        assert word in widgets | {"disable", *NAMES}
+        # Values that stand in the graph are told in bold as well.
+        assert word in widgets | {"disable", "labels", "input", *NAMES} or word in files, word
 
 
 def test_notes_have_no_code_marks(graph: dict[str, Any]) -> None:
@@ -284,48 +308,50 @@ def test_notes_have_no_code_marks(graph: dict[str, Any]) -> None:
     assert "`" not in one(graph, "MarkdownNote")["widgets_values"][0]
 
 
-def test_settings_are_the_authors(name: str, graph: dict[str, Any], shapes: dict[str, Shape]) -> None:
-    prompt, cfg, size = RELEASED.get(name, ("Realistic city road scenes", 4.0, (0, 0)))
-    texts = [node["widgets_values"][0] for node in nodes_of(graph, "CLIPTextEncode")]
+def test_settings_are_the_authors(street: str, street_graph: dict[str, Any], shapes: dict[str, Shape]) -> None:
+    prompt, cfg, size = RELEASED.get(street, ("Realistic city road scenes", 4.0, (0, 0)))
+    texts = [node["widgets_values"][0] for node in nodes_of(street_graph, "CLIPTextEncode")]
     assert texts[0] == prompt + ", best quality, extremely detailed"
     assert texts[1] == (
         "longbody, lowres, bad anatomy, bad hands, missing fingers, extra digit, fewer digits, cropped, worst quality, "
         "low quality"
     )
-    alone = [kind for kind in shapes if kind != "MarkdownNote" and len(nodes_of(graph, kind)) == 1]
-    values = {kind: saved_values(one(graph, kind), shapes[kind]) for kind in alone}
+    alone = [kind for kind in shapes if kind != "MarkdownNote" and len(nodes_of(street_graph, kind)) == 1]
+    values = {kind: saved_values(one(street_graph, kind), shapes[kind]) for kind in alone}
     sampler = values.get("KSampler") or values["KSamplerAdvanced"]
     assert (sampler["cfg"], sampler["sampler_name"], sampler["scheduler"]) == (cfg, "ddim", "ddim_uniform")
     assert values["SCPDenoiseStart"] == {"timestep": 799, "steps": 20, "scheduler": "ddim_uniform"}
     prior = values["SCPPriorLatent"]
     assert (prior["width"], prior["height"], prior["method"], prior["strength"]) == (*size, "joint", 1)
-    assert values["SCPLabelsFromImage"]["palette"] == (name if name in RELEASED else "cityscapes")
+    assert values["SCPLabelsFromImage"]["palette"] == (street if street in RELEASED else "cityscapes")
     assert values["SCPHintFromLabels"]["palette"] == "auto"
     assert values["ControlNetApplyAdvanced"] == {"strength": 1, "start_percent": 0, "end_percent": 1}
-    if name in RELEASED:
+    if street in RELEASED:
         fit = values["ImageScale"]
         assert (fit["width"], fit["height"], fit["upscale_method"]) == (*size, "nearest-exact")
-        assert source(graph, one(graph, "SCPPriorLatent"), "model") == ("CheckpointLoaderSimple", "MODEL")
+        assert source(street_graph, one(street_graph, "SCPPriorLatent"), "model") == ("CheckpointLoaderSimple", "MODEL")
 
 
-def test_samplers_are_wired_as_the_readme_says(name: str, graph: dict[str, Any], shapes: dict[str, Shape]) -> None:
-    advanced = name == "ade20k"
-    sampler = one(graph, "KSamplerAdvanced" if advanced else "KSampler")
+def test_samplers_are_wired_as_the_readme_says(
+    street: str, street_graph: dict[str, Any], shapes: dict[str, Shape]
+) -> None:
+    advanced = street == "ade20k"
+    sampler = one(street_graph, "KSamplerAdvanced" if advanced else "KSampler")
     for side in ("positive", "negative"):
-        assert source(graph, sampler, side) == ("ControlNetApplyAdvanced", side)
-    assert source(graph, one(graph, "ControlNetApplyAdvanced"), "image") == ("SCPHintFromLabels", "hint")
+        assert source(street_graph, sampler, side) == ("ControlNetApplyAdvanced", side)
+    assert source(street_graph, one(street_graph, "ControlNetApplyAdvanced"), "image") == ("SCPHintFromLabels", "hint")
     if not advanced:
-        assert source(graph, sampler, "latent_image") == ("SCPPriorLatent", "latent")
+        assert source(street_graph, sampler, "latent_image") == ("SCPPriorLatent", "latent")
         for wire in ("denoise", "steps"):
-            assert source(graph, sampler, wire) == ("SCPDenoiseStart", wire)
+            assert source(street_graph, sampler, wire) == ("SCPDenoiseStart", wire)
         return
-    assert source(graph, sampler, "latent_image") == ("SCPNoisedLatent", "latent")
-    assert source(graph, sampler, "start_at_step") == ("SCPDenoiseStart", "start_at_step")
+    assert source(street_graph, sampler, "latent_image") == ("SCPNoisedLatent", "latent")
+    assert source(street_graph, sampler, "start_at_step") == ("SCPDenoiseStart", "start_at_step")
     values = saved_values(sampler, shapes["KSamplerAdvanced"])
     assert (values["add_noise"], values["steps"], values["end_at_step"]) == ("disable", 20, 10000)
-    noised = saved_values(one(graph, "SCPNoisedLatent"), shapes["SCPNoisedLatent"])
+    noised = saved_values(one(street_graph, "SCPNoisedLatent"), shapes["SCPNoisedLatent"])
     assert {key: noised[key] for key in ("timestep", "steps", "scheduler")} == saved_values(
-        one(graph, "SCPDenoiseStart"), shapes["SCPDenoiseStart"]
+        one(street_graph, "SCPDenoiseStart"), shapes["SCPDenoiseStart"]
     )
 
 
