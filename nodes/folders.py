@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import folder_paths
 
 from ..scp_prior.dropped import dataset_of, dropped_series
 from ..scp_prior.errors import SCPError
+from ..scp_prior.user_tables import may_be_table
 
 FOLDER = "scp_statistics"
 EXTENSION = ".safetensors"
@@ -54,19 +56,32 @@ def statistics_folders() -> str:
 def palette_files() -> dict[str, str]:
     """Class tables of the user's in the folder: {name in the combos: full path}; never a built-in palette's name.
 
-    What is in them is not looked at, so that a broken one costs nobody anything but its message.
+    JSON of another kind is not among them. A broken table is, and costs nobody anything but its message.
     """
     found: dict[str, str] = {}
     for root in folder_paths.get_folder_paths(FOLDER):
         for seen, (folder, below, names) in enumerate(os.walk(root, followlinks=True)):
             below[:] = sorted(name for name in below if not name.startswith("."))
             for name in names:
-                if os.path.splitext(name)[1].lower() in TABLES and not name.startswith("."):
-                    path = os.path.join(folder, name)
+                path = os.path.join(folder, name)
+                if os.path.splitext(name)[1].lower() in TABLES and not name.startswith(".") and _may_be_table(path):
                     found.setdefault(Path(path).relative_to(root).as_posix(), path)
             if seen > _MOST_FOLDERS:
                 break
     return dict(sorted(found.items()))
+
+
+def _may_be_table(path: str) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return _looked_into(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _looked_into(path: str, _changed: int, _size: int) -> bool:
+    return may_be_table(path)
 
 
 def palette_path(name: str) -> str:

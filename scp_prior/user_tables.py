@@ -69,6 +69,20 @@ def read_table_file(path: str | os.PathLike[str]) -> list[TableRow]:
     return rows
 
 
+def may_be_table(path: str | os.PathLike[str]) -> bool:
+    """Whether a file could be meant as a class table: False for JSON that names no id, such as a model's settings.
+
+    One that cannot be read, or is broken, may be: whoever chooses it is told what is wrong with it.
+    """
+    file = Path(path)
+    if file.suffix.lower() != ".json":
+        return True
+    try:
+        return '"id"' in _read_text(file).casefold()
+    except SCPError:
+        return True
+
+
 def _read_text(file: Path) -> str:
     try:
         with file.open("rb") as stream:

@@ -17,10 +17,13 @@ MEADOW = "id,name,rgb\n1,meadow,#44aa33\n2,brook,#3366cc\n3,sky,#90c0f0\n255,voi
 
 
 @pytest.fixture
-def folder(host):
-    """The model folder, with class tables of every kind; emptied of them afterwards."""
-    folder = host.base / "models" / "scp_statistics"
-    (folder / "sub").mkdir(parents=True, exist_ok=True)
+def folder(host, tmp_path, monkeypatch):
+    """A model folder with class tables of every kind, and much else."""
+    folder = tmp_path / "models" / "scp_statistics"
+    (folder / "sub").mkdir(parents=True)
+    known = host.folder_paths.folder_names_and_paths
+    monkeypatch.setitem(known, "scp_statistics", ([str(folder)], known["scp_statistics"][1]))
+    monkeypatch.setattr(host.folder_paths, "filename_list_cache", {})
     files = {
         "meadow.csv": MEADOW,
         "sub/other.json": '[{"id": 0, "name": "car", "rgb": "#0102fa"}, {"id": 1, "name": "fern", "rgb": [9, 90, 9]}]',
@@ -28,13 +31,13 @@ def folder(host):
         "broken.csv": "id,name,rgb\n1,meadow,#44aa33\n1,brook,#3366cc\n",
         ".hidden.csv": MEADOW,
         "notes.txt": MEADOW,
+        "settings.json": '{"steps": [1, 2]}',
+        "cut.json": '[{"id": 1, "name": "meadow", "rgb": [1, 2',
     }
     for name, text in files.items():
         (folder / name).write_text(text)
-    (host.base / "models" / "outside.csv").write_text(MEADOW)
-    yield folder
-    for name in files:
-        (folder / name).unlink(missing_ok=True)
+    (folder.parent / "outside.csv").write_text(MEADOW)
+    return folder
 
 
 def options(host, node: str, name: str) -> list[str]:
@@ -147,7 +150,7 @@ class TestOwnTables:
     def test_they_are_in_every_palette_combo(self, host, folder, node, inputs):
         for name in inputs:
             offered = options(host, node, name)
-            assert offered[-4:] == ["ade20k.csv", "broken.csv", "meadow.csv", "sub/other.json"]
+            assert offered[-5:] == ["ade20k.csv", "broken.csv", "cut.json", "meadow.csv", "sub/other.json"]
             assert len(offered) == len(set(offered))
             assert {"ade20k", "cityscapes", "coco-stuff-panoptic"} <= set(offered)
 
@@ -201,6 +204,7 @@ class TestOwnTables:
             height=64,
             name="meadow",
         )[0]
+        assert (folder / "meadow.safetensors").is_file()
         assert statistics.class_names == {1: "meadow", 2: "brook", 3: "sky", 255: "void"}
         labels, _ = host.run(host.nodes["SCPLabelsFromImage"], image=picture, palette="auto", tolerance=24.0)
         drawn = {"method": "joint", "seed": 1, "strength": 1.0, "batch_size": 2}
@@ -222,13 +226,14 @@ class TestOwnTables:
         for name in inputs:
             told = host.nodes[node].validate_inputs(**{name: "broken.csv"})
             assert "broken.csv, line 3: id 1 is there twice" in told
+            assert "cut.json, line 1: not readable as JSON" in host.nodes[node].validate_inputs(**{name: "cut.json"})
             assert host.nodes[node].validate_inputs(**{name: "meadow.csv"}) is True
 
     def test_a_broken_one_is_left_out_of_auto_and_said(self, host, folder, caplog):
         picture = painted(host, "ade20k", ROOM)
         labels, _ = host.run(host.nodes["SCPLabelsFromImage"], image=picture, palette="auto", tolerance=24.0)
         assert labels.palette.name == "ade20k"
-        assert caplog.text.count("broken.csv, line 3") == 1
+        assert [caplog.text.count(name) for name in ("broken.csv, line 3", "cut.json, line 1", "settings")] == [1, 1, 0]
 
     @pytest.mark.parametrize("name", ["../outside.csv", "/etc/passwd", "outside.csv", ".hidden.csv", "notes.txt"])
     def test_no_name_leads_out_of_the_folder(self, host, folder, name):
@@ -260,11 +265,13 @@ class TestOwnTables:
         assert recolor.fingerprint_inputs(from_palette="ade20k", to_palette="meadow.csv") != first
 
     def test_those_of_extra_model_paths_are_there_too(self, host, folder, tmp_path, monkeypatch):
-        (tmp_path / "more.csv").write_text(MEADOW)
-        (tmp_path / "meadow.csv").write_text(MEADOW.replace("meadow", "swamp"))
+        more = tmp_path / "more"
+        more.mkdir()
+        (more / "more.csv").write_text(MEADOW)
+        (more / "meadow.csv").write_text(MEADOW.replace("meadow", "swamp"))
         folders, extensions = host.folder_paths.folder_names_and_paths["scp_statistics"]
         monkeypatch.setitem(
-            host.folder_paths.folder_names_and_paths, "scp_statistics", ([*folders, str(tmp_path)], extensions)
+            host.folder_paths.folder_names_and_paths, "scp_statistics", ([*folders, str(more)], extensions)
         )
         assert {"more.csv", "meadow.csv"} <= set(options(host, "SCPRecolor", "to_palette"))
         picture = torch.tensor([0x44, 0xAA, 0x33]).div(255).expand(1, 16, 16, 3)

@@ -16,6 +16,7 @@ from shared_data import require
 
 from scp_prior import classes
 from scp_prior.errors import SCPError
+from scp_prior.user_tables import may_be_table
 
 COLOUR_PALETTES = [name for name in classes.palettes() if not classes.palette(name).grey]
 
@@ -408,3 +409,18 @@ def test_a_missing_table_and_a_folder(tmp_path: Path):
         classes.load_table(tmp_path / "gone.csv")
     with pytest.raises(SCPError, match="Cannot read the class table"):
         classes.load_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "may"),
+    [
+        ("a.json", '[{"ID": 1, "name": "a", "rgb": [1, 2, 3]}]', True),
+        ("a.json", '{"classes": [{"id": 1', True),
+        ("a.json", '{"steps": [0, 1], "width": 3}', False),
+        ("a.json", b"\xff\xfe\xff", True),
+        ("a.csv", "step,loss\n", True),
+    ],
+)
+def test_what_may_be_meant_as_a_table(tmp_path: Path, name: str, text: str | bytes, may: bool):
+    assert may_be_table(write(tmp_path, text, name)) is may
+    assert may_be_table(tmp_path / "gone.json")
