@@ -6,10 +6,9 @@ from comfy.model_management import intermediate_device
 from comfy_api.latest import io, ui
 
 from ..scp_prior import Statistics
-from ..scp_prior.knowledge import fallback_report, knowledge
+from ..scp_prior.knowledge import knowledge
 from ..scp_prior.legend import legend
 from .compat import search_aliases
-from .say import say
 from .wires import CATEGORY, LabelMaps, LabelsWire, StatisticsWire
 
 
@@ -39,7 +38,6 @@ class SCPPreviewLabels(io.ComfyNode):
             outputs=[
                 io.Image.Output("LEGEND", display_name="legend", tooltip="The picture shown in the node, to save it.")
             ],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,
             **search_aliases("legend", "show segmentation", "class colors", "label map preview", "scp-diff"),
         )
@@ -50,10 +48,8 @@ class SCPPreviewLabels(io.ComfyNode):
         if statistics is None:
             picture = legend(maps, palette)
         else:
-            found = [knowledge(statistics, one, palette.table) for one in maps.split(1)]
-            notes, marks = zip(*found, strict=True)
+            known = (knowledge(statistics, one, palette.table) for one in maps.split(1))
+            notes, marks = zip(*known, strict=True)
             title = f"{palette.name}, known by {statistics.name}"
             picture = legend(maps, palette, notes=notes, marks=marks, title=title)
-            if any(marks):
-                say(cls, fallback_report(found, palette.table), warn=True)
         return io.NodeOutput(picture.to(intermediate_device()), ui=ui.PreviewImage(picture))

@@ -268,4 +268,4 @@ def _size(width: int, height: int, mask: torch.Tensor | None) -> tuple[int, int]
 def _kept(table: ClassTable, palette: str) -> str:
     """A word where the palette chosen is not that of the labels wired in."""
     own = get_palette(palette).table.name
-    return "" if own == table.name else f"classes of {table.name}, as the labels have them (not {own})"
+    return "" if own == table.name else f"classes of {table.name}, not {own}"

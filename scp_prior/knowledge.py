@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,6 @@ from .statistics import Statistics
 
 # What a file is judged by: the first of these it has the parts for, and where the class's own cells then come from.
 _JUDGED_BY = (("joint", CELL), ("joint-spatial", CELL), ("class", CLASS), ("spatial", SPATIAL), ("normal", NONE))
-_MOST_LINES = 5
 
 
 class Knowledge(NamedTuple):
@@ -61,14 +59,6 @@ def knowledge(statistics: Statistics, labels: Tensor, table: ClassTable) -> Know
         elif bool((cells > own).any()):
             fallback[class_id] = _stands_in(cells, own, statistics.has_target)
     return Knowledge(known, fallback)
-
-
-def fallback_report(found: Iterable[Knowledge], table: ClassTable) -> str:
-    """The classes of some maps that something else stands in for, in lines for the node; "" where there are none."""
-    each = (f"{table.name_of(class_id)}: {text}" for one in found for class_id, text in one.fallback.items())
-    lines = list(dict.fromkeys(each))
-    more = [f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
-    return "\n".join(lines[:_MOST_LINES] + more)
 
 
 def _judged_by(s: Statistics) -> tuple[str, int]:

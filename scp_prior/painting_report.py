@@ -1,4 +1,7 @@
-"""What was painted, in words. Each function gives the text, and whether it is a warning."""
+"""What was painted, in words. Each function gives the text, and whether it is a warning.
+
+Short lines, and the one that matters first: a node shows some thirty characters of two or three.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def paint_report(labels: Tensor, table: ClassTable, class_id: int, mask: Tensor 
         return f"{name} everywhere, {size[1]}x{size[0]}", False
     where = hard_mask(mask)
     share = float(fitted_mask(where, size).float().mean())
-    first = f"{name} painted on {share:.1%} of the picture" if share else f"the mask is empty: no {name} was painted"
+    first = f"{name}: {share:.1%} painted" if share else f"the mask is empty: no {name}"
     resized, stretched = _resized(tuple(where.shape[1:]), size)
     return "\n".join(filter(None, (first, resized, _contents(labels, table)))), stretched or not share
 
@@ -65,5 +68,6 @@ def _resized(given: tuple[int, int], wanted: tuple[int, int]) -> tuple[str, bool
     (h, w), (height, width) = given, wanted
     if given == wanted:
         return "", False
-    stretched = abs(w * height / (h * width) - 1) >= 0.01
-    return f"mask {'stretched' if stretched else 'resized'} from {w}x{h} to {width}x{height}", stretched
+    if abs(w * height / (h * width) - 1) >= 0.01:
+        return f"mask stretched from {w}x{h} to {width}x{height}", True
+    return f"mask resized from {w}x{h}", False

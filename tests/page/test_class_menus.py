@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from artist import READY, Artist
 from conftest import VIEW, settings_of
+from layout import ROOT
 
 from scp_prior.classes import table
 from scp_prior.naming import names_of
@@ -151,6 +153,22 @@ def test_after_a_run_the_classes_of_the_map_come_first(artist: Artist) -> None:
     assert artist.run()["kind"] == "execution_success"
     assert offered(artist, mask) == [made, *(name for name in CITYSCAPES if name != made)]
     assert artist.shown().keys() == {"SCPPreviewLabels"}
+    assert artist.complaints == []
+
+
+def test_auto_is_named_by_a_run(artist: Artist, base) -> None:
+    name = f"street-{1 + artist.vue}.png"
+    shutil.copy(ROOT / "demo" / "maps" / name, base / "input" / name)
+    read = add(artist, "SCPLabelsFromImage", image=add(artist, "LoadImage"))
+    artist.set("LoadImage", image=name)
+    artist.set("SCPLabelsFromImage", palette="auto")
+    add(artist, "SCPPreviewLabels", labels=read)
+    mask = add(artist, "SCPMaskFromLabels", labels=read)
+    assert {*CITYSCAPES, *ADE20K} < set(offered(artist, mask))
+    assert artist.run()["kind"] == "execution_success"
+    names = offered(artist, mask)
+    assert sorted(names) == sorted(CITYSCAPES)
+    assert names[0] == "road"
     assert artist.complaints == []
 
 

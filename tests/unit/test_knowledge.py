@@ -8,7 +8,7 @@ from builders import make_statistics
 
 from scp_prior import SCPError, Statistics, prior_maps
 from scp_prior.classes import any_ids, table
-from scp_prior.knowledge import Knowledge, fallback_report, knowledge
+from scp_prior.knowledge import knowledge
 from scp_prior.methods import CELL
 
 CITY = table("cityscapes")
@@ -113,11 +113,3 @@ def test_any_size_of_map_even_one_no_latent_has():
     statistics = make_statistics((0, 10), palette="cityscapes")
     for size in ((1, 1), (7, 500), (100, 75)):
         assert knowledge(statistics, torch.full((2, *size), 10), CITY).known.keys() == {10}
-
-
-def test_the_report_names_the_first_few():
-    assert fallback_report([Knowledge({}, {})], CITY) == ""
-    assert fallback_report([Knowledge({}, {10: "x"}), Knowledge({}, {10: "x", 0: "y"})], CITY) == "sky: x\nroad: y"
-    many = fallback_report([Knowledge({}, dict.fromkeys(range(19), "z"))], CITY).split("\n")
-    assert len(many) == 6
-    assert many[-1] == "and 14 more"
