@@ -5,12 +5,14 @@ from comfy_api.latest import ComfyExtension, io
 from . import folders
 from .convert import SCPConvertCheckpoint
 from .convert_statistics import SCPConvertStatistics
+from .inpaint import SCPInpaintLatent
 from .labels import SCPHintFromLabels, SCPLabelsFromImage
 from .legend import SCPPreviewLabels
 from .painting import SCPLabelsFromMasks, SCPMaskFromLabels, SCPPaintLabels
 from .prior import SCPPriorLatent
 from .recolour import SCPRecolor
 from .reduce import SCPMergeStatistics, SCPReduceStatistics, SCPSaveStatistics
+from .regions import SCPRegionPrompts
 from .start import SCPDenoiseStart, SCPNoisedLatent
 from .statistics import SCPLoadStatistics
 
@@ -32,6 +34,8 @@ class SCPDiffExtension(ComfyExtension):
             SCPHintFromLabels,
             SCPRecolor,
             SCPPriorLatent,
+            SCPRegionPrompts,
+            SCPInpaintLatent,
             SCPDenoiseStart,
             SCPNoisedLatent,
             SCPReduceStatistics,

@@ -7,17 +7,19 @@ from comfy.model_management import intermediate_device
 from comfy_api.latest import io, ui
 
 from ..scp_prior import METHODS, SCPError, Statistics, prior_maps, sample_prior
+from ..scp_prior.batches import dealt_out
+from ..scp_prior.class_strength import absent_classes, cell_strengths, class_strengths, weakened
+from ..scp_prior.labels import to_latent_grid
 from ..scp_prior.matching import labels_for
 from ..scp_prior.prior import repeat_maps
-from ..scp_prior.report import report
-from ..scp_prior.sizes import latent_size_of
+from ..scp_prior.report import report, stand_in
 from .choices import check_choice
 from .compat import search_aliases
-from .preview import preview
+from .preview import VIEWS, preview_of
 from .say import say
+from .sizes import size_inputs, size_of
 from .wires import CATEGORY, LabelMaps, LabelsWire, StatisticsWire
 
-_MAX_SIDE = 16384
 _AUTO = -1.0
 
 
@@ -68,24 +70,7 @@ class SCPPriorLatent(io.ComfyNode):
                     tooltip="How many latents to draw. With several label maps: a multiple of their number, "
                     "or 1 for one latent each.",
                 ),
-                io.Int.Input(
-                    "width",
-                    default=0,
-                    min=0,
-                    max=_MAX_SIDE,
-                    step=8,
-                    optional=True,
-                    tooltip="Width of the picture in pixels; 0 = that of the label map.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=0,
-                    min=0,
-                    max=_MAX_SIDE,
-                    step=8,
-                    optional=True,
-                    tooltip="Height of the picture in pixels; 0 = that of the label map.",
-                ),
+                *size_inputs(),
                 io.Model.Input(
                     "model",
                     optional=True,
@@ -113,19 +98,43 @@ class SCPPriorLatent(io.ComfyNode):
                     "many photos' worth of its surroundings a cell is mixed with (8 times that for its spread), and no "
                     "correction learned from held-out photos; 0 = none.",
                 ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Decodes the preview, where view is mean. Costs a VAE decode (a second on a GPU, several "
+                    "on a CPU) whenever anything but the seed changes.",
+                ),
+                io.Combo.Input(
+                    "view",
+                    options=list(VIEWS),
+                    default=VIEWS[0],
+                    optional=True,
+                    tooltip="What the preview shows. mean: the prior's mean as colours. coverage: how many photos "
+                    "stand behind each cell, and where something broader stood in. spread: how far cells may stray.",
+                ),
+                io.String.Input(
+                    "class_strength",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    placeholder="car: 0.5",
+                    tooltip="A strength for single classes, one 'class: number' a line, e.g. car: 0.5. 1 = as "
+                    "measured, 0 = no prior there. It multiplies strength.",
+                ),
             ],
             outputs=[
                 io.Latent.Output("LATENT", display_name="latent", tooltip="For KSampler's latent_image."),
-                io.Image.Output("PREVIEW", display_name="preview", tooltip="The prior's mean, as colours."),
+                io.Image.Output("PREVIEW", display_name="preview", tooltip="The prior as a picture, see view."),
             ],
             hidden=[io.Hidden.unique_id],
             **search_aliases("noise prior", "scp-diff", "empty latent", "joint prior", "segmentation latent"),
         )
 
     @classmethod
-    def validate_inputs(cls, method: str | None = None) -> bool | str:
-        """Whether the method exists."""
-        return check_choice("prior method", method, METHODS)
+    def validate_inputs(cls, method: str | None = None, view: str | None = None) -> bool | str:
+        """Whether method and view exist."""
+        told = check_choice("prior method", method, METHODS)
+        return told if told is not True else check_choice("view", view, VIEWS)
 
     @classmethod
     def execute(
@@ -141,29 +150,40 @@ class SCPPriorLatent(io.ComfyNode):
         model=None,
         scene_variation: float = 1.0,
         shrinkage: float = _AUTO,
+        vae=None,
+        view: str = VIEWS[0],
+        class_strength: str = "",
     ) -> io.NodeOutput:
         _require_same_latents(statistics, model)
-        ids = labels_for(statistics, labels.labels, labels.palette.table)
-        size = (height or ids.shape[1], width or ids.shape[2])
-        asked = "The size asked for (width and height on this node)" if width or height else "The label map"
+        table = labels.palette.table
+        of_class = class_strengths(class_strength, table)
+        ids = labels_for(statistics, labels.labels, table)
+        size = size_of(ids, width, height, statistics.downscale)
         maps = prior_maps(
             statistics,
             ids,
             method,
-            latent_size=latent_size_of(size, statistics.downscale, asked),
+            latent_size=size.cells,
             shrinkage=None if shrinkage < 0 else shrinkage,
             scene_variation=scene_variation,
         )
-        text, uncertain = report(statistics, ids, maps, method)
-        stretched = _stretched(ids.shape[1:], size)
-        say(cls, "\n".join(filter(None, (text, stretched))), warn=uncertain or bool(stretched))
+        strengths: torch.Tensor | float = strength
+        absent = ""
+        if of_class:
+            grid = to_latent_grid(labels.labels, size.cells, statistics.label_rule.grid)
+            strengths = cell_strengths(grid, of_class, strength)
+            absent = absent_classes(of_class, grid, table)
 
         batch = repeat_maps(maps, max(batch_size, len(ids)))
-        # Zero times a negative number is -0.0; an empty latent holds none.
-        latent = sample_prior(batch, seed) * strength if strength else torch.zeros_like(batch.mean)
-        picture = preview(maps.mean * strength, statistics.downscale, model)
+        drawn = sample_prior(batch, seed)
+        latent = weakened(drawn, dealt_out(strengths, len(drawn)) if of_class else strength)
+        seen = preview_of(maps, strengths, statistics.downscale, view, stand_in(statistics, method), model, vae)
+
+        text, uncertain = report(statistics, ids, maps, method)
+        stretched = _stretched(ids.shape[1:], size.pixels)
+        say(cls, "\n".join(filter(None, (text, stretched, absent, seen.said))), warn=uncertain or bool(stretched))
         device = intermediate_device()
-        return io.NodeOutput({"samples": latent.to(device)}, picture.to(device), ui=ui.PreviewImage(picture))
+        return io.NodeOutput({"samples": latent.to(device)}, seen.picture.to(device), ui=ui.PreviewImage(seen.shown))
 
 
 def _stretched(of_map: tuple[int, ...], size: tuple[int, int]) -> str:

@@ -12,6 +12,23 @@ from ..scp_prior.errors import SCPError
 from ..scp_prior.vae import digest_of
 
 
+def require_image_vae(vae, channels: int | None = None) -> None:
+    """Whether it is there, for pictures, and for latents of so many channels.
+
+    Raises:
+        SCPError: it is not.
+    """
+    if vae is None or vae.first_stage_model is None:
+        raise SCPError("There is no VAE on this wire: the checkpoint holds none. Load one with Load VAE.")
+    if not isinstance(vae.downscale_ratio, int):
+        raise SCPError("This VAE is one of a video model; statistics are of pictures. Load an image VAE.")
+    if channels is not None and vae.latent_channels != channels:
+        raise SCPError(
+            f"This VAE is for latents of {vae.latent_channels} channels; the latent has {channels}. Load the VAE the "
+            "statistics were made with."
+        )
+
+
 class HostEncoder:
     """Encodes with ComfyUI's own VAE, in LATENT units.
 
@@ -22,10 +39,9 @@ class HostEncoder:
     """
 
     def __init__(self, vae):
+        require_image_vae(vae)
         self._vae = vae
         self.channels = vae.latent_channels
-        if not isinstance(vae.downscale_ratio, int):
-            raise SCPError("This VAE is one of a video model; statistics are of pictures. Load an image VAE.")
         self.downscale = vae.downscale_ratio
         self.dtype, self.device = vae.vae_dtype, vae.device
         self.name = f"ComfyUI VAE sha256:{digest_of(vae.first_stage_model.state_dict())[:12]}"

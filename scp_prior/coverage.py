@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .drawing import BACKGROUND, DIM, INK, RGB, fitted, font
+from .drawing import BACKGROUND, DIM, INK, fitted, font, heat
 from .errors import SCPError
 from .statistics import Statistics
 
@@ -19,8 +19,6 @@ _TILE_WIDTH = 180
 _GAP = 12
 _TEXT = 15
 _LINE = 20
-# No photos, few, most.
-_RAMP: tuple[RGB, RGB, RGB] = ((44, 47, 54), (32, 110, 140), (250, 214, 96))
 
 
 def coverage(statistics: Statistics) -> Tensor:
@@ -69,7 +67,4 @@ def _draw_class(
 
 def _colours(count: np.ndarray) -> np.ndarray:
     """(h, w) counts -> (h, w, 3) uint8, on a logarithmic scale: one photo must be told from none."""
-    scale = np.log1p(count) / max(float(np.log1p(count.max())), 1e-6)
-    ramp = np.array(_RAMP, dtype=np.float32)
-    channels = [np.interp(scale, (0, 0.5, 1), ramp[:, channel]) for channel in range(3)]
-    return np.stack(channels, axis=-1).round().astype(np.uint8)
+    return heat(np.log1p(count) / max(float(np.log1p(count.max())), 1e-6))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 from PIL import ImageDraw, ImageFont
 
 RGB = tuple[int, int, int]
@@ -12,6 +13,8 @@ RGB = tuple[int, int, int]
 BACKGROUND: RGB = (28, 30, 34)
 INK: RGB = (236, 238, 242)
 DIM: RGB = (152, 158, 170)
+# Nothing, some, most.
+_RAMP: tuple[RGB, RGB, RGB] = ((44, 47, 54), (32, 110, 140), (250, 214, 96))
 
 
 def fitted(draw: ImageDraw.ImageDraw, text: str, size: int, room: float) -> str:
@@ -27,3 +30,9 @@ def fitted(draw: ImageDraw.ImageDraw, text: str, size: int, room: float) -> str:
 def font(size: int) -> Any:
     """Pillow's built-in font at a size in pixels."""
     return ImageFont.load_default(size)
+
+
+def heat(scale: np.ndarray) -> np.ndarray:
+    """0..1 of any shape -> (..., 3) uint8: dark grey, blue at a half, yellow."""
+    ramp = np.array(_RAMP, dtype=np.float32)
+    return np.stack([np.interp(scale, (0, 0.5, 1), ramp[:, c]) for c in range(3)], axis=-1).round().astype(np.uint8)

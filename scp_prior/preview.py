@@ -16,6 +16,8 @@ SD_FACTORS = (
     (-0.2120, -0.2616, -0.7177),
 )
 SD_SCALE = 0.18215
+# A node shows its picture some 350 pixels wide, and blurs what is smaller.
+_LEAST_SIDE = 512
 
 
 def latent_to_rgb(
@@ -45,6 +47,12 @@ def latent_to_rgb(
     if bias is not None:
         rgb = rgb + torch.tensor(bias, dtype=torch.float32, device=pixels.device)
     return ((rgb + 1) / 2).clamp(0, 1)
+
+
+def enlarged(picture: Tensor) -> Tensor:
+    """(B, H, W, 3), each pixel made a square of so many that the longer side has 512 at least."""
+    times = -(-_LEAST_SIDE // max(picture.shape[1:3]))
+    return picture if times == 1 else picture.repeat_interleave(times, 1).repeat_interleave(times, 2)
 
 
 def _principal(pixels: Tensor) -> Tensor:

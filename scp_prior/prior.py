@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .batches import dealt_out
 from .errors import SCPError
 from .labels import checked_labels, to_latent_grid
 from .methods import METHODS as _METHODS
@@ -35,12 +36,15 @@ class PriorMaps(NamedTuple):
     mean, std: (B, C, h, w) float32 in LATENT units, std > 0 (0 for `normal`).
     origin: (B, h, w) uint8, where the cell's numbers came from: `methods.CELL`, CLASS, SPATIAL or NONE.
     scene: how the cells of one picture move together, or None where each is drawn by itself.
+    count: (B, h, w) float32, how many photos showed the cell's class there (fractions on a resampled grid); 0 for
+        methods that do not ask.
     """
 
     mean: Tensor
     std: Tensor
     origin: Tensor
     scene: SceneMaps | None = None
+    count: Tensor | None = None
 
 
 def prior_maps(
@@ -90,8 +94,9 @@ def prior_maps(
     values = table.values.index_select(0, cells).view(b, h, w, -1)  # (B, h, w, 2 C)
     mean, std = values.permute(0, 3, 1, 2).contiguous().to(labels.device).chunk(2, dim=1)
     origin = table.origin.index_select(0, cells).view(b, h, w).to(labels.device)
+    count = table.count.index_select(0, cells).view(b, h, w).to(labels.device)
     scene = scene_maps(statistics, table.rows_of(grid), scene_variation) if method == "joint" else None
-    return PriorMaps(mean, std, origin, scene)
+    return PriorMaps(mean, std, origin, scene, count)
 
 
 def sample_prior(maps: PriorMaps, seed: int, *, batch_index: Sequence[int] | None = None) -> Tensor:
@@ -137,10 +142,9 @@ def repeat_maps(maps: PriorMaps, batch_size: int) -> PriorMaps:
         )
     if batch_size == count:
         return maps
-    times = batch_size // count
-    mean, std, origin = (part.repeat(times, *[1] * (part.ndim - 1)) for part in maps[:3])
-    scene = maps.scene and maps.scene._replace(slot=maps.scene.slot.repeat(times, 1, 1))
-    return PriorMaps(mean, std, origin, scene)
+    mean, std, origin = (dealt_out(part, batch_size) for part in maps[:3])
+    scene = maps.scene and maps.scene._replace(slot=dealt_out(maps.scene.slot, batch_size))
+    return PriorMaps(mean, std, origin, scene, None if maps.count is None else dealt_out(maps.count, batch_size))
 
 
 def options_for(statistics: Statistics, method: str, weight: float = 0.5, shrinkage: float | None = None) -> Options:

@@ -25,15 +25,21 @@ def report(statistics: Statistics, labels: Tensor, maps: PriorMaps, method: str)
     height, width = maps.mean.shape[-2:]
     lines = [f"{method}, {width}x{height} latent"]
     if statistics.latent_size not in (None, (height, width)):
-        lines.append("statistics resampled from {1}x{0}".format(*statistics.latent_size))
+        stored = "{1}x{0}".format(*statistics.latent_size)
+        lines.append(f"statistics resampled from {stored} to {width}x{height} cells")
     if "joint" in METHODS[method].needs:
-        lines += _stood_in(maps, "class nearby" if method == "joint" and statistics.has_target else "class")
+        lines += _stood_in(maps, stand_in(statistics, method))
     if method == "joint":
         lines += _scene(statistics)
     unknown = _unknown(statistics, labels) if METHODS[method].needs not in ((), ("spatial",)) else []
     if unknown:
         lines.append(f"not in {statistics.name}, treated as unlabelled: {', '.join(unknown)}")
     return "\n".join(lines), bool(unknown)
+
+
+def stand_in(statistics: Statistics, method: str) -> str:
+    """What stands in for a cell of a class that was never seen there."""
+    return "class nearby" if method == "joint" and statistics.has_target else "class"
 
 
 def _scene(statistics: Statistics) -> list[str]:

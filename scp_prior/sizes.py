@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from .errors import SCPError
 
+_ADVICE = "Resize the segmentation image, or set width and height on the node."
 
-def latent_size_of(size: tuple[int, int], downscale: int, what: str = "The label map") -> tuple[int, int]:
+
+def latent_size_of(
+    size: tuple[int, int], downscale: int, what: str = "The label map", advice: str = _ADVICE
+) -> tuple[int, int]:
     """(h, w) of the latent of an image of (H, W) pixels.
 
     Args:
         what: what has that size, to begin a message with.
+        advice: what to do about it, to end one with.
 
     Raises:
         SCPError: a side is not a multiple of the VAE's factor; the message names the two nearest that are.
@@ -18,8 +23,7 @@ def latent_size_of(size: tuple[int, int], downscale: int, what: str = "The label
     if height % downscale or width % downscale or min(size) < downscale:
         raise SCPError(
             f"{what} is {width}x{height} pixels (width x height); both sides must be multiples of {downscale} "
-            f"for this VAE. {_nearest('width', width, downscale)}{_nearest('height', height, downscale)}"
-            "Resize the segmentation image, or set width and height on the node."
+            f"for this VAE. {_nearest('width', width, downscale)}{_nearest('height', height, downscale)}{advice}"
         )
     return height // downscale, width // downscale
 

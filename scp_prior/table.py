@@ -27,6 +27,7 @@ class PriorTable:
     Attributes:
         values: (classes met * h * w, 2 C) float32, the C means and then the C stds of each cell, LATENT units.
         origin: (classes met * h * w,) uint8, see `methods`.
+        count: (classes met * h * w,) float32, photos that showed the class there; 0 where the method asks for none.
     """
 
     def __init__(self, statistics: Statistics, method: str, size: tuple[int, int], options: Options):
@@ -44,6 +45,7 @@ class PriorTable:
         self._rows: list[int] = []
         self.values = torch.empty(0, 2 * statistics.channels)
         self.origin = torch.empty(0, dtype=torch.uint8)
+        self.count = torch.empty(0)
         self._filled = torch.zeros(0, dtype=torch.bool)
 
     def cells_of(self, labels: Tensor) -> Tensor:
@@ -71,16 +73,19 @@ class PriorTable:
         more = len(new) * len(self._positions)
         self.values = torch.cat([self.values, self.values.new_empty(more, self.values.shape[1])])
         self.origin = torch.cat([self.origin, self.origin.new_empty(more)])
+        self.count = torch.cat([self.count, self.count.new_empty(more)])
         self._filled = torch.cat([self._filled, self._filled.new_zeros(more)])
 
     def _fill(self, cells: Tensor) -> None:
         slots, positions = cells // len(self._positions), cells % len(self._positions)
         rows = torch.tensor(self._rows)[slots]
-        resolved = self._method.resolve(self._evidence(rows, positions), self._options)
+        evidence = self._evidence(rows, positions)
+        resolved = self._method.resolve(evidence, self._options)
         # `normal` has no spread by definition; everything else keeps a floor.
         floor = SPREAD_FLOOR if self._method.needs else 0.0
         self.values[cells] = torch.cat([resolved.mean, resolved.std.clamp_min(floor)], dim=1)
         self.origin[cells] = resolved.origin.flatten().to(torch.uint8)
+        self.count[cells] = evidence.count.flatten()
         self._filled[cells] = True
 
     def _evidence(self, rows: Tensor, positions: Tensor) -> Evidence:

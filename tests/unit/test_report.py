@@ -51,3 +51,10 @@ def test_a_class_nobody_knows_is_named_and_a_warning():
     assert uncertain
     assert "treated as unlabelled: class 77 (25.0%)" in lines[-1]
     assert not said(make_statistics())[1]
+
+
+def test_statistics_of_another_size_are_said_to_be_resampled():
+    statistics = make_statistics()
+    text, _ = report(statistics, LABELS, prior_maps(statistics, LABELS, latent_size=(5, 9)), "joint")
+    assert "statistics resampled from 6x4 to 9x5 cells" in text.splitlines()
+    assert not any("resampled" in line for line in said(statistics)[0])
