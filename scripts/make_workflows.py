@@ -119,13 +119,13 @@ def controlled(graph: Graph, example: Example, labels: int) -> _Ends:
 
 def _prior_values(example: Example) -> list[Any]:
     """Values of SCP Prior Latent's widgets."""
-    return ["joint", SEED, "fixed", 1, 1, *example.size, SCENE_VARIATION, AUTO]
+    return ["joint", SEED, "fixed", 1, 1, *example.size, SCENE_VARIATION, AUTO, "mean", ""]
 
 
 def started(graph: Graph, example: Example, ends: _Ends) -> tuple[int, int]:
     """Add the group that makes the starting latent; return the nodes of the latent and of where sampling starts."""
     statistics = graph.add("SCPLoadStatistics", (_C, _LOWER, 270, 120), [example.statistics])
-    prior = graph.add("SCPPriorLatent", (_D, _LOWER, 340, 690), _prior_values(example))
+    prior = graph.add("SCPPriorLatent", (_D, _LOWER, 340, 790), _prior_values(example))
     graph.link(statistics, "statistics", prior, "statistics")
     read = [graph.link(ends.labels, "labels", ends.hint, "labels"), graph.link(ends.labels, "labels", prior, "labels")]
     down = graph.bend(read[1:], _C - 30, _CORRIDOR, after=graph.bend(read, _C - 30, 160))
@@ -246,7 +246,7 @@ def _reduced(example: Example) -> Json:
     picture = graph.add("LoadImage", (830, 0, 300, 330), [example.picture, "image"])
     labels = graph.add("SCPLabelsFromImage", (1180, 0, 360, 520), [example.palette, 24, 0.5])
     legend = graph.add("SCPPreviewLabels", (1610, 0, 400, 520))
-    prior = graph.add("SCPPriorLatent", (1610, 660, 400, 690), _prior_values(example))
+    prior = graph.add("SCPPriorLatent", (1610, 660, 400, 790), _prior_values(example))
     graph.link(picture, "IMAGE", labels, "image")
     read = [graph.link(labels, "labels", legend, "labels"), graph.link(labels, "labels", prior, "labels")]
     graph.bend(read[1:], 1570, 590)
