@@ -5,16 +5,14 @@ Without the page's part they offer the classes of every palette, and whoever wri
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..scp_prior import SCPError
 from ..scp_prior.labels import class_shares
 from ..scp_prior.naming import NO_CLASS, names_of
 from .compat import with_extra
-from .palettes import get_palette, palette_names
+from .palettes import all_palettes
 from .say import tell_page
 from .wires import LabelMaps
 
@@ -44,10 +42,8 @@ def _tables() -> tuple[dict[str, list[str]], dict[str, str]]:
     """Class names of each table, and the table of each palette: palettes share tables, and this is sent to the page."""
     tables: dict[str, list[str]] = {}
     palettes: dict[str, str] = {}
-    for name in palette_names():
-        # A broken file of the user's is told of where it is used; a menu cannot.
-        with contextlib.suppress(SCPError):
-            table = get_palette(name).table
-            tables[table.name] = list(names_of(table))
-            palettes[name] = table.name
+    # A broken file of the user's is told of where it is used; a menu cannot.
+    for palette in all_palettes()[0]:
+        tables[palette.table.name] = list(names_of(palette.table))
+        palettes[palette.name] = palette.table.name
     return tables, palettes

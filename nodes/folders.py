@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import stat
 from pathlib import Path
 
 import folder_paths
@@ -65,7 +66,10 @@ def palette_files() -> dict[str, str]:
             for name in names:
                 path = os.path.join(folder, name)
                 if os.path.splitext(name)[1].lower() in TABLES and not name.startswith(".") and _may_be_table(path):
-                    found.setdefault(Path(path).relative_to(root).as_posix(), path)
+                    known_as = Path(path).relative_to(root).as_posix()
+                    # A line break, or what is no UTF-8, can be neither a combo's entry nor part of a message.
+                    if known_as.isprintable():
+                        found.setdefault(known_as, path)
             if seen > _MOST_FOLDERS:
                 break
     return dict(sorted(found.items()))
@@ -76,10 +80,12 @@ def _may_be_table(path: str) -> bool:
         status = os.stat(path)
     except OSError:
         return False
+    if not stat.S_ISREG(status.st_mode):
+        return False  # reading a pipe would wait for ever
     return _looked_into(path, status.st_mtime_ns, status.st_size)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=4096)
 def _looked_into(path: str, _changed: int, _size: int) -> bool:
     return may_be_table(path)
 

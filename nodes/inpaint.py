@@ -8,9 +8,10 @@ from comfy_api.latest import io
 
 from ..scp_prior.batches import repeated_index
 from ..scp_prior.inpaint import check_photo, grown, inpainted, mask_for
+from ..scp_prior.labels import check_image
 from .compat import search_aliases
 from .say import say
-from .vae import require_image_vae
+from .vae import require_image_vae, require_numbers
 from .wires import CATEGORY
 
 
@@ -57,10 +58,12 @@ class SCPInpaintLatent(io.ComfyNode):
     def execute(cls, latent: dict, image: torch.Tensor, vae, mask: torch.Tensor, grow_mask_by: int) -> io.NodeOutput:
         prior = latent["samples"]
         require_image_vae(vae, prior.shape[1])
+        check_image(image, "photo")
         photo_size, factor = tuple(image.shape[1:3]), vae.downscale_ratio
         check_photo(photo_size, tuple(prior.shape[-2:]), factor)
         marked = grown(mask_for(mask, photo_size), grow_mask_by)
         photo = vae.encode(image[..., :3])
+        require_numbers(photo)
 
         made = inpainted(prior, photo.to(prior.device), marked.to(prior.device), factor)
         say(cls, f"{float(made.noise_mask.mean()):.1%} of the picture is replaced{_untouched(marked)}")

@@ -20,8 +20,6 @@ from .palettes import AUTO, candidates, check_palette, fingerprint, get_palette,
 from .say import say
 from .wires import CATEGORY, LabelMaps, LabelsWire
 
-# Below this share of unmatched pixels nothing is said; they are edges.
-_WARN_ABOVE = 0.05
 # By how much better another palette must fit before it is suggested: more than a right one ever lost of its fit to
 # JPEG, resizing or a screenshot.
 _CLEARLY = 0.25
@@ -109,7 +107,7 @@ class SCPLabelsFromImage(io.ComfyNode):
                 f"Or raise tolerance (now {tolerance:g}) or max_unmatched (now {max_unmatched:g})."
             )
         lines = [f"{len(read.labels.unique())} classes, {share:.1%} of the picture unmatched", chosen.words]
-        say(cls, "\n".join(filter(None, lines)), warn=chosen.warn or share > _WARN_ABOVE)
+        say(cls, "\n".join(filter(None, lines)), warn=chosen.warn or share > lib.FEW_UNMATCHED)
         picture = legend(read.labels, chosen.palette, unmatched=read.unmatched)
         device = intermediate_device()
         maps = LabelMaps(read.labels.to(device), chosen.palette)

@@ -8,9 +8,10 @@ from comfy_api.latest import io
 
 from ..scp_prior import SCPError
 from ..scp_prior.classes import ClassTable
-from ..scp_prior.naming import NO_CLASS, id_named, ids_of_lines
-from ..scp_prior.painting import MAX_SIDE, class_mask, compose, empty_map, hard_mask, paint
+from ..scp_prior.naming import NO_CLASS, id_named, ids_named, ids_of_lines
+from ..scp_prior.painting import class_mask, compose, empty_map, hard_mask, paint
 from ..scp_prior.painting_report import compose_report, mask_report, paint_report
+from ..scp_prior.sizes import MAX_SIDE
 from .class_menu import class_input, tell_menus
 from .compat import search_aliases
 from .palettes import check_palette, fingerprint, get_palette, palette_names
@@ -62,10 +63,10 @@ class SCPMaskFromLabels(io.ComfyNode):
     @classmethod
     def execute(cls, labels: LabelMaps, class_name: str) -> io.NodeOutput:
         table = labels.palette.table
-        class_id = id_named(table, class_name)
-        text, absent = mask_report(labels.labels, table, class_id)
+        ids = ids_named(table, class_name)
+        text, absent = mask_report(labels.labels, table, ids)
         say(cls, text, warn=absent)
-        return io.NodeOutput(class_mask(labels.labels, class_id).to(intermediate_device()))
+        return io.NodeOutput(class_mask(labels.labels, ids).to(intermediate_device()))
 
 
 class SCPPaintLabels(io.ComfyNode):

@@ -7,7 +7,6 @@ import os
 
 from ..scp_prior.classes import ANY, Palette, any_ids, load_table, palettes
 from ..scp_prior.classes import palette as built_in_palette
-from ..scp_prior.detection import built_in_palettes
 from ..scp_prior.errors import SCPError
 from . import folders
 from .choices import check_choice
@@ -36,12 +35,21 @@ def get_palette(name: str) -> Palette:
         return any_ids()
     if name in palettes():
         return built_in_palette(name)
-    path = folders.palette_path(name)
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise SCPError(f"Cannot read the class table {path}: {error.strerror or error}.") from error
-    return _read(name, path, status.st_mtime_ns, status.st_size)
+    return _palette_at(name, folders.palette_path(name))
+
+
+def all_palettes() -> tuple[list[Palette], list[str]]:
+    """Every palette on offer, in the order of `palette_names`; and what is wrong with files that can be none of them.
+
+    The folder is looked through once, however many files there are.
+    """
+    found, problems = [*map(built_in_palette, palettes()), any_ids()], []
+    for name, path in folders.palette_files().items():
+        try:
+            found.append(_palette_at(name, path))
+        except SCPError as error:
+            problems.append(str(error))
+    return found, problems
 
 
 def check_palette(name: str | None, *more: str) -> bool | str:
@@ -57,20 +65,15 @@ def check_palette(name: str | None, *more: str) -> bool | str:
 
 
 def candidates() -> tuple[list[Palette], list[str]]:
-    """The palettes `auto` chooses from, built-in ones first; and what is wrong with files that can be none of them."""
-    found, problems = built_in_palettes(), []
-    for name in folders.palette_files():
-        try:
-            found.append(get_palette(name))
-        except SCPError as error:
-            problems.append(str(error))
-    return found, problems
+    """The palettes `auto` chooses from: all but ids of no names; and what is wrong with files, as `all_palettes`."""
+    found, problems = all_palettes()
+    return [one for one in found if one.name != ANY], problems
 
 
 def fingerprint(*names: str | None) -> tuple:
-    """Changes when a file behind one of the names does; behind `auto` are all of them."""
+    """Changes when a file behind one of the names does; any may be behind `auto`, or None, a name that is wired in."""
     files = folders.palette_files()
-    behind = sorted(files) if AUTO in names else [name for name in names if name in files]
+    behind = sorted(files) if AUTO in names or None in names else [name for name in names if name in files]
     return (*names, *(_status(name, files[name]) for name in behind))
 
 
@@ -82,6 +85,21 @@ def _status(name: str, path: str) -> tuple:
     return name, path, status.st_mtime_ns, status.st_size
 
 
-@functools.lru_cache(maxsize=64)
-def _read(name: str, path: str, _changed: int, _size: int) -> Palette:
-    return load_table(path, name)[1]
+def _palette_at(name: str, path: str) -> Palette:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise SCPError(f"Cannot read the class table {path}: {error.strerror or error}.") from error
+    read = _read(name, path, status.st_mtime_ns, status.st_size)
+    if isinstance(read, str):
+        raise SCPError(read)
+    return read
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(name: str, path: str, _changed: int, _size: int) -> Palette | str:
+    """The palette, or what is wrong with the file: every schema the host asks for would read a broken one again."""
+    try:
+        return load_table(path, name)[1]
+    except SCPError as error:
+        return str(error)

@@ -13,6 +13,7 @@ from ..scp_prior.labels import to_latent_grid
 from ..scp_prior.matching import labels_for
 from ..scp_prior.prior import repeat_maps
 from ..scp_prior.report import report, stand_in
+from ..scp_prior.sizes import stretched
 from .choices import check_choice
 from .compat import search_aliases
 from .preview import VIEWS, preview_of
@@ -180,17 +181,17 @@ class SCPPriorLatent(io.ComfyNode):
         seen = preview_of(maps, strengths, statistics.downscale, view, stand_in(statistics, method), model, vae)
 
         text, uncertain = report(statistics, ids, maps, method)
-        stretched = _stretched(ids.shape[1:], size.pixels)
-        say(cls, "\n".join(filter(None, (text, stretched, absent, seen.said))), warn=uncertain or bool(stretched))
+        parted = _stretched(ids.shape[1:], size.pixels)
+        say(cls, "\n".join(filter(None, (text, parted, absent, seen.said))), warn=uncertain or bool(parted))
         device = intermediate_device()
         return io.NodeOutput({"samples": latent.to(device)}, seen.picture.to(device), ui=ui.PreviewImage(seen.shown))
 
 
 def _stretched(of_map: tuple[int, ...], size: tuple[int, int]) -> str:
     """A warning where the label map's proportions change: ComfyUI crops a ControlNet hint to fit, so they part ways."""
-    (map_height, map_width), (height, width) = of_map, size
-    if abs(map_width * height / (map_height * width) - 1) < 0.01:
+    if not stretched(of_map, size):
         return ""
+    (map_height, map_width), (height, width) = of_map, size
     return (
         f"label map stretched from {map_width}x{map_height} to {width}x{height}:\n"
         "resize the segmentation image to that first,\nor the hint will not match"

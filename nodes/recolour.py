@@ -6,15 +6,12 @@ import torch
 from comfy.model_management import intermediate_device
 from comfy_api.latest import io
 
-from ..scp_prior.labels import DEFAULT_TOLERANCE
+from ..scp_prior.labels import DEFAULT_TOLERANCE, FEW_UNMATCHED
 from ..scp_prior.recolour import detect_for, lost_words, recolour
 from .compat import search_aliases
 from .palettes import AUTO, candidates, check_palette, fingerprint, get_palette, palette_names
 from .say import say
 from .wires import CATEGORY
-
-# Below this share of unmatched pixels nothing is said; they are edges.
-_WARN_ABOVE = 0.05
 
 
 class SCPRecolor(io.ComfyNode):
@@ -101,6 +98,6 @@ class SCPRecolor(io.ComfyNode):
         made = recolour(image, source, target, tolerance)
         lines.insert(0, f"{source.name} -> {target.name}, {made.unmatched_share:.1%} of the picture unmatched")
         lines += filter(None, [lost_words(made.lost, target)])
-        say(cls, "\n".join(lines), warn=warn or bool(made.lost) or made.unmatched_share > _WARN_ABOVE)
+        say(cls, "\n".join(lines), warn=warn or bool(made.lost) or made.unmatched_share > FEW_UNMATCHED)
         device = intermediate_device()
         return io.NodeOutput(made.image.to(device), made.unmatched.float().to(device))

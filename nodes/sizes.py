@@ -7,9 +7,7 @@ from typing import NamedTuple
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..scp_prior.sizes import latent_size_of
-
-MAX_SIDE = 16384
+from ..scp_prior.sizes import MAX_SIDE, latent_size_of
 
 
 class Size(NamedTuple):

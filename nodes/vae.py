@@ -29,6 +29,18 @@ def require_image_vae(vae, channels: int | None = None) -> None:
         )
 
 
+def require_numbers(*encoded: Tensor) -> None:
+    """Whether what a VAE made of pictures without NaN is free of it.
+
+    Raises:
+        SCPError: it is not.
+    """
+    if not all(bool(part.isfinite().all()) for part in encoded):
+        raise SCPError(
+            "The VAE gave values that are no numbers: it overflows in half precision. Start ComfyUI with --fp32-vae."
+        )
+
+
 class HostEncoder:
     """Encodes with ComfyUI's own VAE, in LATENT units.
 
@@ -53,11 +65,7 @@ class HostEncoder:
         if posteriors and any(part.shape[2:] != mean.shape[2:] for part in posteriors):
             raise SCPError("The VAE ran out of memory and went over to tiles. Choose a smaller size or batch_size.")
         variance = torch.cat(posteriors).chunk(2, dim=1)[1].clamp(-30, 20).exp() if posteriors else mean * 0
-        if not (mean.isfinite().all() and variance.isfinite().all()):
-            raise SCPError(
-                "The VAE gave values that are no numbers: it overflows in half precision. "
-                "Start ComfyUI with --fp32-vae."
-            )
+        require_numbers(mean, variance)
         return mean, variance
 
     @contextmanager

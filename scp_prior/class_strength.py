@@ -23,7 +23,8 @@ def class_strengths(text: str, table: ClassTable) -> dict[int, float]:
     Raises:
         SCPError: a line is not of that form, names an unknown class or one twice, or its number is not within 0..2.
     """
-    return {line.class_id: _strength(line) for line in class_lines(text, table, _WIDGET, _EXAMPLE)}
+    lines = class_lines(text, table, _WIDGET, _EXAMPLE)
+    return {class_id: _strength(line) for line in lines for class_id in line.class_ids}
 
 
 def cell_strengths(grid: Tensor, of_class: dict[int, float], overall: float = 1.0) -> Tensor:
@@ -53,7 +54,8 @@ def weakened(latent: Tensor, strengths: Tensor | float) -> Tensor:
 
 def absent_classes(of_class: dict[int, float], grid: Tensor, table: ClassTable) -> str:
     """Names of the classes with a strength of their own that have no cell, as a line to say; "" where all have."""
-    absent = [table.name_of(class_id) for class_id in of_class if not bool((grid == class_id).any())]
+    present = {table.name_of(class_id) for class_id in of_class if bool((grid == class_id).any())}
+    absent = [name for name in dict.fromkeys(map(table.name_of, of_class)) if name not in present]
     return f"{_WIDGET}: in no cell of the picture: {', '.join(absent)}" if absent else ""
 
 

@@ -15,6 +15,7 @@ import csv
 import difflib
 import functools
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,15 +65,26 @@ class ClassTable:
         return self.names.get(int(class_id), fallback)
 
     def id_of(self, name: str) -> int:
-        """Id of a class name, ignoring case and taking "-", "_" and blanks as the same.
+        """Id of a class name, see `ids_of`; the smallest where there are several.
 
         Raises:
             SCPError: no class has that name; the message lists the closest ones.
         """
+        return self.ids_of(name)[0]
+
+    def ids_of(self, name: str) -> tuple[int, ...]:
+        """Ids of a class name, ignoring case and taking "-", "_" and blanks as the same; ascending.
+
+        The names of a built-in table are all different; a user may have given one name to several ids.
+
+        Raises:
+            SCPError: no class has that name; the message lists the closest ones.
+        """
+        wanted = plain_name(str(name))  # a graph written by hand may hold a number
+        ids = tuple(class_id for class_id, known in self.names.items() if plain_name(known) == wanted)
+        if ids:
+            return ids
         by_name = {plain_name(known): class_id for class_id, known in reversed(self.names.items())}
-        wanted = plain_name(name)
-        if wanted in by_name:
-            return by_name[wanted]
         close = difflib.get_close_matches(wanted, by_name, n=5, cutoff=0.5)
         close += [known for known in by_name if wanted and wanted in known and known not in close][: 5 - len(close)]
         names = [f"{self.names[by_name[known]]!r}" for known in close] or [f"{n!r}" for n in list(self.names.values())]
@@ -201,8 +213,11 @@ def load_table(path: str | os.PathLike[str], name: str | None = None) -> tuple[C
 
 
 def plain_name(name: str) -> str:
-    """A class name without case, and with blanks for "-" and "_": what two spellings of it have in common."""
-    return " ".join(name.casefold().replace("-", " ").replace("_", " ").split())
+    """A class name without case, and with blanks for "-" and "_": what two spellings of it have in common.
+
+    Accents are one character or two as the keyboard or the program pleases that wrote them; that is no difference.
+    """
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("-", " ").replace("_", " ").split())
 
 
 def _read(file: str) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .drawing import BACKGROUND, DIM, INK, fitted, font, heat
+from .drawing import BACKGROUND, DIM, INK, fitted, font, heat, logarithmic
 from .errors import SCPError
 from .statistics import Statistics
 
@@ -66,5 +66,5 @@ def _draw_class(
 
 
 def _colours(count: np.ndarray) -> np.ndarray:
-    """(h, w) counts -> (h, w, 3) uint8, on a logarithmic scale: one photo must be told from none."""
-    return heat(np.log1p(count) / max(float(np.log1p(count.max())), 1e-6))
+    """(h, w) counts -> (h, w, 3) uint8."""
+    return heat(logarithmic(count, float(count.max())))

@@ -10,6 +10,8 @@ from PIL import ImageDraw, ImageFont
 
 RGB = tuple[int, int, int]
 
+# Sized for a node's preview, which shows some 350 pixels of width: text of 18 pixels is still read there.
+WIDTH, MAP_HEIGHT = 640, 480
 BACKGROUND: RGB = (28, 30, 34)
 INK: RGB = (236, 238, 242)
 DIM: RGB = (152, 158, 170)
@@ -30,6 +32,17 @@ def fitted(draw: ImageDraw.ImageDraw, text: str, size: int, room: float) -> str:
 def font(size: int) -> Any:
     """Pillow's built-in font at a size in pixels."""
     return ImageFont.load_default(size)
+
+
+def map_size(height: int, width: int) -> tuple[int, int]:
+    """(H, W) a map is drawn at: as large as WIDTH x MAP_HEIGHT has room for."""
+    scale = min(WIDTH / width, MAP_HEIGHT / height)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def logarithmic(count: np.ndarray, most: float) -> np.ndarray:
+    """Counts of photos on a scale of 0..1 on which one is told from none; `most` becomes 1."""
+    return np.log1p(count) / max(float(np.log1p(most)), 1e-6)
 
 
 def heat(scale: np.ndarray) -> np.ndarray:

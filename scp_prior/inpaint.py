@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .batches import common_batch, dealt_out
 from .errors import SCPError
+from .painting import hard_mask
 from .sizes import latent_size_of
 
 
@@ -75,16 +76,16 @@ def inpainted(prior: Tensor, photo: Tensor, mask: Tensor, downscale: int) -> Inp
 
 
 def mask_for(mask: Tensor, photo_size: tuple[int, int]) -> Tensor:
-    """The mask as `(M, H, W)` bool, half and less being outside.
+    """The mask as `(M, H, W)` bool, see `painting.hard_mask`.
 
     Args:
-        mask: `(M, H, W)` or `(H, W)` floats.
+        mask: as for `hard_mask`.
         photo_size: (H, W) of the photos.
 
     Raises:
-        SCPError: it is of another size, or marks nothing at all.
+        SCPError: it is no mask, of another size, or marks nothing at all.
     """
-    marked = mask.reshape(-1, *mask.shape[-2:]) > 0.5
+    marked = hard_mask(mask)
     if not bool(marked.any()):
         # The host's Load Image hands out an empty mask of another size where none was drawn.
         raise SCPError(

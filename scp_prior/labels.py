@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,9 @@ DEFAULT_TOLERANCE = 24.0
 Preprocessor pictures saved from a browser are up to 20 steps off their palette; the palette of the ADE20K ControlNet
 has its colours 30 apart, so from 26 on every colour inside its grid would match something.
 """
+
+FEW_UNMATCHED = 0.05
+"""Up to this share of a picture the pixels no colour is near to are edges, and not worth a warning."""
 
 GRID_RULES = ("nearest", "majority")
 
@@ -165,6 +168,14 @@ def class_shares(labels: Tensor) -> dict[int, float]:
     return {int(class_id): float(counts[class_id] / labels.numel()) for class_id in ordered}
 
 
+def where_any(labels: Tensor, ids: Sequence[int]) -> Tensor:
+    """Where a label map has one of some ids: bool, of the labels' shape and on their device."""
+    found = torch.zeros_like(labels, dtype=torch.bool)
+    for class_id in ids:
+        found |= labels == class_id
+    return found
+
+
 def readable_colours(palette: Palette, tolerance: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Colours to look for, (N, 3) uint8, the id of each, (N,) int64, and how far off a pixel may be."""
     if not palette.grey:
@@ -253,12 +264,15 @@ def _check_labels(labels: Tensor) -> None:
         raise SCPError(f"Expected a label map of whole numbers (int64), got {labels.dtype}.")
 
 
-def check_image(image: Tensor) -> None:
-    """Raise SCPError where a tensor is no picture: `(B, H, W, 3 or 4)`, floats in about 0..1 or uint8."""
+def check_image(image: Tensor, what: str = "segmentation picture") -> None:
+    """Raise SCPError where a tensor is no picture: `(B, H, W, 3 or 4)`, floats in about 0..1 or uint8.
+
+    Args:
+        what: what it should be, to say so.
+    """
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or image.numel() == 0:
         raise SCPError(
-            "Expected a segmentation picture of shape (batch, height, width, 3), or 4 with alpha, "
-            f"got {tuple(image.shape)}."
+            f"Expected a {what} of shape (batch, height, width, 3), or 4 with alpha, got {tuple(image.shape)}."
         )
     if image.dtype == torch.uint8:
         return
@@ -267,7 +281,7 @@ def check_image(image: Tensor) -> None:
     # One pass finds NaN, infinities and wrong units: NaN survives min and max.
     lowest, highest = (float(bound) for bound in torch.aminmax(image.detach()[..., :3]))
     if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise SCPError("The segmentation picture holds NaN or infinite values. Check the node that makes it.")
+        raise SCPError(f"The {what} holds NaN or infinite values. Check the node that makes it.")
     if lowest < -1 or highest > 2:
         raise SCPError(
             f"Expected a picture with values in 0..1, got {lowest:g}..{highest:g}. Divide by 255 or pass uint8."

@@ -12,13 +12,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .classes import Palette, palette, palettes
-from .drawing import BACKGROUND, DIM, INK, RGB, fitted, font
+from .drawing import BACKGROUND, DIM, INK, RGB, WIDTH, fitted, font, map_size
 from .errors import SCPError
 from .labels import class_shares, hint_from_labels
 
-# Sized for a node's preview, which shows some 350 pixels of width: text of 18 pixels is still read there.
-_WIDTH = 640
-_MAP_HEIGHT = 480
 _MARGIN = 14
 _TEXT = 18
 _SMALL = 14
@@ -97,7 +94,7 @@ def legend(
         _page(one.detach().cpu(), shown, mask, remark, title or palette.name)
         for one, mask, remark in zip(labels, masks, remarks, strict=True)
     ]
-    drawn = np.empty((len(pages), max(page.height for page in pages), _WIDTH, 3), dtype=np.uint8)
+    drawn = np.empty((len(pages), max(page.height for page in pages), WIDTH, 3), dtype=np.uint8)
     drawn[:] = BACKGROUND
     for canvas, page in zip(drawn, pages, strict=True):
         canvas[: page.height] = np.asarray(page)
@@ -122,11 +119,11 @@ def _page(
     columns = _columns(rows)
     picture = _picture(labels, shown, unmatched)
     height = picture.height + _HEADER + max(sum(row.height for row in column) for column in columns) + _MARGIN
-    page = Image.new("RGB", (_WIDTH, height), BACKGROUND)
-    page.paste(picture, ((_WIDTH - picture.width) // 2, 0))
+    page = Image.new("RGB", (WIDTH, height), BACKGROUND)
+    page.paste(picture, ((WIDTH - picture.width) // 2, 0))
     draw = ImageDraw.Draw(page)
     _draw_header(draw, picture.height, title, f"{labels.shape[1]} x {labels.shape[0]}")
-    column_width = (_WIDTH - _MARGIN * (len(columns) + 1)) // len(columns)
+    column_width = (WIDTH - _MARGIN * (len(columns) + 1)) // len(columns)
     for number, column in enumerate(columns):
         left = _MARGIN + number * (column_width + _MARGIN)
         top = picture.height + _HEADER
@@ -177,8 +174,7 @@ def _percent(share: float) -> str:
 
 def _picture(labels: Tensor, shown: Palette, unmatched: Tensor | None) -> Image.Image:
     height, width = labels.shape
-    scale = min(_WIDTH / width, _MAP_HEIGHT / height)
-    size = max(1, round(height * scale)), max(1, round(width * scale))
+    size = map_size(height, width)
     row = torch.arange(size[0]) * height // size[0]
     column = torch.arange(size[1]) * width // size[1]
     painted = hint_from_labels(labels[row[:, None], column][None], shown)[0]
@@ -198,11 +194,11 @@ def _hatch(height: int, width: int) -> np.ndarray:
 def _draw_header(draw: ImageDraw.ImageDraw, top: int, title: str, size: str) -> None:
     middle = top + (_HEADER - 4) // 2
     size_width = draw.textlength(size, font(_SMALL))
-    room = _WIDTH - 3 * _MARGIN - size_width
+    room = WIDTH - 3 * _MARGIN - size_width
     draw.text((_MARGIN, middle), fitted(draw, title, _TEXT, room), INK, font(_TEXT), anchor="lm")
-    draw.text((_WIDTH - _MARGIN, middle), size, DIM, font(_SMALL), anchor="rm")
+    draw.text((WIDTH - _MARGIN, middle), size, DIM, font(_SMALL), anchor="rm")
     bottom = top + _HEADER - 5
-    draw.line((_MARGIN, bottom, _WIDTH - _MARGIN, bottom), _RULE)
+    draw.line((_MARGIN, bottom, WIDTH - _MARGIN, bottom), _RULE)
 
 
 def _draw_row(page: Image.Image, draw: ImageDraw.ImageDraw, row: _Row, left: int, top: int, right: int) -> None:

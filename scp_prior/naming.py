@@ -16,16 +16,25 @@ def names_of(table: ClassTable) -> tuple[str, ...]:
 
 
 def id_named(table: ClassTable, name: str) -> int:
-    """Id of a class by its name, see `ClassTable.id_of`; "unlabelled" is 255 in every table.
+    """Id to paint a class with, by its name: the first of `ids_named`.
+
+    Raises:
+        SCPError: no class has that name; the message lists the closest ones.
+    """
+    return ids_named(table, name)[0]
+
+
+def ids_named(table: ClassTable, name: str) -> tuple[int, ...]:
+    """Ids that a class may have in a map, by its name, see `ClassTable.ids_of`; "unlabelled" is 255 in every table.
 
     Raises:
         SCPError: no class has that name; the message lists the closest ones.
     """
     try:
-        return table.id_of(name)
+        return table.ids_of(name)
     except SCPError:
         if plain_name(name) == NO_CLASS:
-            return UNLABELLED
+            return (UNLABELLED,)
         raise
 
 

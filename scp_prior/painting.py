@@ -9,10 +9,8 @@ from torch import Tensor
 
 from .errors import SCPError
 from .ids import UNLABELLED
-from .labels import checked_labels, to_latent_grid
-
-MAX_SIDE = 16384
-"""Longest side of a map in pixels: that of the host's own nodes."""
+from .labels import checked_labels, to_latent_grid, where_any
+from .sizes import MAX_SIDE
 
 
 def empty_map(height: int, width: int) -> Tensor:
@@ -118,9 +116,9 @@ def compose(masks: Tensor, ids: Sequence[int | None], background: int = UNLABELL
     return labels
 
 
-def class_mask(labels: Tensor, class_id: int) -> Tensor:
-    """Where a label map has a class: `(B, H, W)` integers -> `(B, H, W)` float32, 1 there and 0 elsewhere."""
-    return (checked_labels(labels) == class_id).to(torch.float32)
+def class_mask(labels: Tensor, ids: Sequence[int]) -> Tensor:
+    """Where a label map has one of some ids: `(B, H, W)` integers -> `(B, H, W)` float32, 1 there and 0 elsewhere."""
+    return where_any(checked_labels(labels), ids).to(torch.float32)
 
 
 def _number(count: int, one: str, many: str) -> str:

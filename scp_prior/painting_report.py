@@ -13,6 +13,7 @@ from .classes import ClassTable
 from .ids import UNLABELLED
 from .labels import class_shares
 from .painting import fitted_mask, hard_mask
+from .sizes import stretched
 
 _MOST_NAMED = 12
 
@@ -29,7 +30,12 @@ def paint_report(labels: Tensor, table: ClassTable, class_id: int, mask: Tensor 
         return f"{name} everywhere, {size[1]}x{size[0]}", False
     where = hard_mask(mask)
     share = float(fitted_mask(where, size).float().mean())
-    first = f"{name}: {share:.1%} painted" if share else f"the mask is empty: no {name}"
+    if share:
+        first = f"{name}: {share:.1%} painted"
+    elif bool(where.any()):
+        first = f"all of the mask was lost in resizing: no {name}"
+    else:
+        first = f"the mask is empty: no {name}"
     resized, stretched = _resized(tuple(where.shape[1:]), size)
     return "\n".join(filter(None, (first, resized, _contents(labels, table)))), stretched or not share
 
@@ -47,14 +53,15 @@ def compose_report(labels: Tensor, table: ClassTable, ids: Sequence[int | None],
     return "\n".join(lines), bool(empty or covered)
 
 
-def mask_report(labels: Tensor, table: ClassTable, class_id: int) -> tuple[str, bool]:
+def mask_report(labels: Tensor, table: ClassTable, ids: Sequence[int]) -> tuple[str, bool]:
     """Of `painting.class_mask`: how much of the picture the class has, or what there is in its place."""
-    shares = class_shares(labels)
-    if class_id in shares:
-        return f"{table.name_of(class_id)}: {shares[class_id]:.1%} of the picture", False
+    shares, name = class_shares(labels), table.name_of(ids[0])
+    share = sum(shares.get(class_id, 0.0) for class_id in ids)
+    if share:
+        return f"{name}: {share:.1%} of the picture", False
     there = [table.name_of(other) for other in shares]
     more = f" and {len(there) - _MOST_NAMED} more" if len(there) > _MOST_NAMED else ""
-    return f"no {table.name_of(class_id)} in this map; there is: {', '.join(there[:_MOST_NAMED])}{more}", True
+    return f"no {name} in this map; there is: {', '.join(there[:_MOST_NAMED])}{more}", True
 
 
 def _contents(labels: Tensor, table: ClassTable) -> str:
@@ -68,6 +75,6 @@ def _resized(given: tuple[int, int], wanted: tuple[int, int]) -> tuple[str, bool
     (h, w), (height, width) = given, wanted
     if given == wanted:
         return "", False
-    if abs(w * height / (h * width) - 1) >= 0.01:
+    if stretched(given, wanted):
         return f"mask stretched from {w}x{h} to {width}x{height}", True
     return f"mask resized from {w}x{h}", False

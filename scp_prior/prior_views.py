@@ -9,12 +9,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .drawing import BACKGROUND, DIM, INK, RGB, fitted, font, heat
+from .drawing import BACKGROUND, DIM, INK, RGB, WIDTH, fitted, font, heat, logarithmic, map_size
 from .methods import CELL, CLASS, NONE, SPATIAL
 from .prior import PriorMaps
 
-# As the legend's, for the same nodes.
-_WIDTH, _MAP_HEIGHT = 640, 480
 _MARGIN = 14
 _TEXT, _ROW = 18, 27
 _SWATCH = 19
@@ -44,12 +42,12 @@ def coverage_view(maps: PriorMaps, of_class: str = "class") -> Tensor:
     """
     count, origin = maps.count.cpu().numpy(), maps.origin.cpu().numpy()
     most = float(count[origin == CELL].max(initial=0))
-    colours = heat(_logarithmic(count, most))
+    colours = heat(logarithmic(count, most))
     key = []
     if most:
         half = np.expm1(np.log1p(most) / 2)
         text = "photos that showed this class here" + (f" (at the middle {half:.0f})" if half >= 1 else "")
-        key.append(_Row(text, bar=heat(np.linspace(0, 1, _WIDTH - 2 * _MARGIN)), ends=("0", f"{max(most, 1):.0f}")))
+        key.append(_Row(text, bar=heat(np.linspace(0, 1, WIDTH - 2 * _MARGIN)), ends=("0", f"{max(most, 1):.0f}")))
     words = {
         CLASS: f"never seen there: from the {of_class}",
         SPATIAL: "never seen there: from the place",
@@ -74,14 +72,9 @@ def spread_view(std: Tensor) -> Tensor:
     """
     spread = std.float().square().mean(1).sqrt().cpu().numpy()
     most = float(spread.max())
-    bar = np.linspace(0, 1, _WIDTH - 2 * _MARGIN)
+    bar = np.linspace(0, 1, WIDTH - 2 * _MARGIN)
     key = [_Row("how far a cell may stray from its mean", bar=_grey(bar), ends=("0: always alike", f"{most:.3g}"))]
     return _pages(_grey(spread / (most or 1)), key)
-
-
-def _logarithmic(count: np.ndarray, most: float) -> np.ndarray:
-    # One photo must be told from none.
-    return np.log1p(count) / max(float(np.log1p(most)), 1e-6)
 
 
 def _grey(scale: np.ndarray) -> np.ndarray:
@@ -95,23 +88,21 @@ def _pages(colours: np.ndarray, key: list[_Row]) -> Tensor:
 
 
 def _page(colours: np.ndarray, key: list[_Row]) -> Image.Image:
-    height, width = colours.shape[:2]
-    scale = min(_WIDTH / width, _MAP_HEIGHT / height)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = Image.fromarray(colours).resize(size, Image.Resampling.NEAREST)
+    high, wide = map_size(*colours.shape[:2])
+    picture = Image.fromarray(colours).resize((wide, high), Image.Resampling.NEAREST)
     heights = [_ROW * (2 if row.bar is not None else 1) for row in key]
-    page = Image.new("RGB", (_WIDTH, size[1] + 2 * _MARGIN + sum(heights)), BACKGROUND)
-    page.paste(picture, ((_WIDTH - size[0]) // 2, 0))
+    page = Image.new("RGB", (WIDTH, high + 2 * _MARGIN + sum(heights)), BACKGROUND)
+    page.paste(picture, ((WIDTH - wide) // 2, 0))
     draw = ImageDraw.Draw(page)
-    top = size[1] + _MARGIN
-    for row, high in zip(key, heights, strict=True):
+    top = high + _MARGIN
+    for row, tall in zip(key, heights, strict=True):
         _draw_row(page, draw, row, top)
-        top += high
+        top += tall
     return page
 
 
 def _draw_row(page: Image.Image, draw: ImageDraw.ImageDraw, row: _Row, top: int) -> None:
-    middle, right = top + _ROW // 2, _WIDTH - _MARGIN
+    middle, right = top + _ROW // 2, WIDTH - _MARGIN
     if row.bar is None:
         box = (_MARGIN, middle - _SWATCH // 2, _MARGIN + _SWATCH - 1, middle - _SWATCH // 2 + _SWATCH - 1)
         draw.rectangle(box, fill=row.swatch, outline=DIM)
@@ -122,4 +113,4 @@ def _draw_row(page: Image.Image, draw: ImageDraw.ImageDraw, row: _Row, top: int)
     below = top + _BAR + _ROW // 2
     draw.text((_MARGIN, below), row.ends[0], DIM, font(_TEXT), anchor="lm")
     draw.text((right, below), row.ends[1], DIM, font(_TEXT), anchor="rm")
-    draw.text((_WIDTH // 2, below), row.text, INK, font(_TEXT), anchor="mm")
+    draw.text((WIDTH // 2, below), row.text, INK, font(_TEXT), anchor="mm")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from .classes import Palette, tables
@@ -19,6 +18,7 @@ from .labels import (
     convert_labels,
     hint_from_labels,
     labels_from_image,
+    where_any,
 )
 
 MOST_UNMATCHED = 0.5
@@ -74,7 +74,7 @@ def recolour(
     lost = lost_classes(read.labels, from_palette, to_palette)
     unmatched = read.unmatched
     if lost:
-        unmatched = unmatched | torch.isin(read.labels, torch.tensor(list(lost), device=read.labels.device))
+        unmatched = unmatched | where_any(read.labels, list(lost))
     ids = convert_labels(read.labels, from_palette.table, to_palette.table)
     names = {from_palette.table.name_of(class_id): part for class_id, part in lost.items()}
     return Recoloured(hint_from_labels(ids, to_palette), unmatched, share, names)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .class_lines import class_lines
 from .classes import ClassTable
+from .labels import where_any
 
 _WIDGET = "prompts"
 _EXAMPLE = "sky: storm clouds"
@@ -47,7 +48,7 @@ def region_prompts(text: str, grid: Tensor, table: ClassTable) -> RegionsRead:
     named: dict[str, list[tuple[str, Tensor]]] = {}
     absent = []
     for line in class_lines(text, table, _WIDGET, _EXAMPLE):
-        here = grid == line.class_id
+        here = where_any(grid, line.class_ids)
         if bool(here.any()):
             named.setdefault(line.value, []).append((line.name, here))
         else:

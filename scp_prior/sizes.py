@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from .errors import SCPError
 
+MAX_SIDE = 16384
+"""Longest side of a picture in pixels: that of the host's own nodes."""
+
 _ADVICE = "Resize the segmentation image, or set width and height on the node."
 
 
@@ -26,6 +29,12 @@ def latent_size_of(
             f"for this VAE. {_nearest('width', width, downscale)}{_nearest('height', height, downscale)}{advice}"
         )
     return height // downscale, width // downscale
+
+
+def stretched(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether bringing (h, w) to (H, W) changes its proportions, by more than rounding would."""
+    (h, w), (height, width) = given, wanted
+    return abs(w * height / (h * width) - 1) >= 0.01
 
 
 def _nearest(side: str, pixels: int, downscale: int) -> str:

@@ -23,10 +23,14 @@ from .errors import SCPError
 from .ids import MAX_CLASS_ID
 
 MAX_BYTES = 8 * 2**20
+LONGEST_NAME = 200
+"""Characters of a class name; a legend or a menu has room for a fifth of that."""
 
 _CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
 _COLOUR_COLUMNS = ("rgb", "colour", "color")
 _HEX = re.compile(r"#?([0-9a-fA-F]{6})")
+# JSON can write these, but no message with one of them can be sent to the page.
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 class TableRow(NamedTuple):
@@ -148,6 +152,9 @@ def _json_entries(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any
         raise SCPError(f"{file.name}, line {error.lineno}: not readable as JSON ({error.msg}).") from error
     except RecursionError:
         raise SCPError(f"{file.name} is nested too deeply. Expected a JSON list of classes.") from None
+    except ValueError:
+        # Python refuses to read numbers of thousands of digits, with an error that is none of JSON's.
+        raise SCPError(f"{file.name} holds a number of thousands of digits. Is it the right file?") from None
     if isinstance(content, dict):
         lists = [value for value in content.values() if isinstance(value, list)]
         if len(lists) != 1:
@@ -180,7 +187,12 @@ def _class_id(entry: Mapping[str, Any]) -> int:
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    return " ".join(str(_value(entry, "name")).split())
+    name = " ".join(str(_value(entry, "name")).split())
+    if len(name) > LONGEST_NAME:
+        raise _BadRowError(f"the name '{name:.40}...' has {len(name)} characters; {LONGEST_NAME} are allowed.")
+    if _HALF_CHARACTER.search(name):
+        raise _BadRowError(f"the name {name!r:.60} is no text.")
+    return name
 
 
 def _colour(entry: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ const lists = new WeakMap() // widget -> the list it shows
 const lastMade = new WeakMap() // node -> { palette, present }: the label map it made last
 
 const typeOf = (node) => node.comfyClass ?? node.type
-const plain = (name) => String(name).toLowerCase().replace(/[-_\s]+/g, ' ').trim()
+const plain = (name) => String(name).normalize('NFKC').toLowerCase().replace(/[-_\s]+/g, ' ').trim()
 const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
 const labelsInto = (node) =>
   node.inputs?.find((input) => input.link != null && (input.type === LABELS || node.type === 'Reroute'))

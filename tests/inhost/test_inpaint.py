@@ -236,6 +236,17 @@ class TestRefused:
         with pytest.raises(host.library.SCPError, match="mask is 64x64 pixels"):
             inpaint(prior(), photo, mask[:, :, 36:100])
 
+    def test_photos_that_are_none(self, host, inpaint, prior, photo, mask):
+        with pytest.raises(host.library.SCPError, match="The photo holds NaN or infinite values"):
+            inpaint(prior(), photo * torch.nan, mask)
+        with pytest.raises(host.library.SCPError, match=r"Expected a photo of shape .* got \(0, 64, 128, 3\)"):
+            inpaint(prior(), photo[:0], mask)
+
+    def test_a_vae_that_overflows(self, host, vae, inpaint, prior, photo, mask, monkeypatch):
+        monkeypatch.setattr(vae, "encode", lambda pixels: torch.full((1, 4, 8, 16), torch.nan))
+        with pytest.raises(host.library.SCPError, match="no numbers: it overflows in half precision.*--fp32-vae"):
+            inpaint(prior(), photo, mask)
+
     def test_the_empty_mask_load_image_gives(self, host, inpaint, prior, photo):
         with pytest.raises(host.library.SCPError, match="mask is empty"):
             inpaint(prior(), photo, torch.zeros(1, 64, 64))

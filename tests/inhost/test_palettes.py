@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 import torch
@@ -212,6 +213,26 @@ class TestOwnTables:
         assert torch.isfinite(latent["samples"]).all()
         assert latent["samples"].shape[0] == 2
 
+    def test_statistics_of_a_known_data_set_know_its_classes_by_name(self, host, folder):
+        from builders import make_statistics
+
+        (folder / "city.csv").write_text("id,name,rgb\n5,Road,#111111\n6,sky,#2222ff\n7,meadow,#22ff22\n")
+        statistics = make_statistics((0, 1, 10), size=(8, 8), dataset="cityscapes", palette="cityscapes")
+        colours = torch.tensor([[0x11, 0x11, 0x11], [0x22, 0x22, 0xFF], [0x22, 0xFF, 0x22]]) / 255
+        drawn = {"statistics": statistics, "method": "joint", "seed": 1, "strength": 1.0, "batch_size": 1}
+
+        def prior(image, palette):
+            read = {"image": image.expand(1, 64, 64, 3), "palette": palette, "tolerance": 0.0}
+            labels, _ = host.run(host.nodes["SCPLabelsFromImage"], **read)
+            host.run(host.nodes["SCPPreviewLabels"], labels=labels, statistics=statistics)
+            return host.run(host.nodes["SCPPriorLatent"], labels=labels, **drawn)[0]["samples"]
+
+        own = colours[:2].repeat_interleave(32, 0)[:, None]
+        same = torch.tensor([0, 10]).repeat_interleave(32)[:, None, None] / 255
+        assert torch.equal(prior(own, "city.csv"), prior(same, "cityscapes-grey"))
+        with pytest.raises(host.library.SCPError, match="cityscapes, .* has no class called 'meadow'.*city.csv"):
+            prior(colours.repeat_interleave(22, 0)[:64, None], "city.csv")
+
     def test_one_called_like_a_built_in_palette_shadows_nothing(self, host, folder):
         picture = painted(host, "ade20k", ROOM)
         labels, _ = host.run(host.nodes["SCPLabelsFromImage"], image=picture, palette="ade20k", tolerance=0.0)
@@ -263,6 +284,44 @@ class TestOwnTables:
         first = recolor.fingerprint_inputs(from_palette="ade20k", to_palette="meadow.csv")
         path.unlink()
         assert recolor.fingerprint_inputs(from_palette="ade20k", to_palette="meadow.csv") != first
+
+    def test_what_is_wired_in_may_be_any_file(self, host, folder):
+        node = host.nodes["SCPLabelsFromImage"]
+        before = node.fingerprint_inputs(palette=None)
+        os.utime(folder / "meadow.csv", ns=(1, 1))
+        assert node.fingerprint_inputs(palette=None) != before
+
+    def test_files_that_no_list_can_show_or_no_one_can_read_are_not_there(self, host, folder):
+        before = options(host, "SCPRecolor", "to_palette")
+        for name in (b"\xff.csv", b"two\nlines.csv"):
+            with open(os.path.join(os.fsencode(folder), name), "w") as file:
+                file.write(MEADOW)
+        os.mkfifo(folder / "pipe.json")
+        (folder / "gone.csv").symlink_to(folder / "nowhere.csv")
+        (folder / "folder.csv").mkdir()
+        assert options(host, "SCPRecolor", "to_palette") == before
+
+    def test_no_file_costs_the_pack_its_nodes(self, host, folder):
+        """A schema that raises loses every node: here a number Python refuses to read, which is no error of JSON's."""
+        (folder / "digits.json").write_text('[{"id": ' + "9" * 5000 + "}]")
+        for name, node in host.nodes.items():
+            if name.startswith("SCP"):
+                node.INPUT_TYPES()
+        told = host.nodes["SCPLabelsFromImage"].validate_inputs(palette="digits.json")
+        assert "digits.json holds a number of thousands of digits" in told
+
+    def test_many_files_are_read_once_and_listed_in_one_walk(self, host, folder, monkeypatch):
+        for number in range(70):
+            (folder / f"{number}.csv").write_text(MEADOW)
+        nodes = sys.modules[host.nodes["SCPPaintLabels"].__module__.rpartition(".")[0]]
+        walks, reads = [], []
+        walk, read = os.walk, nodes.palettes.load_table
+        monkeypatch.setattr(nodes.folders.os, "walk", lambda *a, **k: walks.append(a) or walk(*a, **k))
+        monkeypatch.setattr(nodes.palettes, "load_table", lambda *a: reads.append(a) or read(*a))
+        for _ in range(2):
+            assert "69.csv" in options(host, "SCPPaintLabels", "palette")
+        assert len(reads) == 70 + len(["ade20k.csv", "broken.csv", "cut.json", "meadow.csv", "sub/other.json"])
+        assert len(walks) == 2 * len(["the list of palettes", "the classes of each"])
 
     def test_those_of_extra_model_paths_are_there_too(self, host, folder, tmp_path, monkeypatch):
         more = tmp_path / "more"

@@ -20,9 +20,9 @@ def read(text: str, table: classes.ClassTable = CITY):
 def test_names_go_by_the_table_and_values_are_what_follows_the_first_colon():
     lines = read("sky: storm clouds\n\n   Traffic_Light :  (red:1.3), late  \nroad\uff1awet")
     assert [line[:] for line in lines] == [
-        (1, 10, "sky", "storm clouds"),
-        (3, 6, "traffic light", "(red:1.3), late"),
-        (4, 0, "road", "wet"),
+        (1, (10,), "sky", "storm clouds"),
+        (3, (6,), "traffic light", "(red:1.3), late"),
+        (4, (0,), "road", "wet"),
     ]
 
 
@@ -31,7 +31,31 @@ def test_nothing_is_no_lines():
 
 
 def test_ids_of_ones_own_go_by_their_number():
-    assert read("class 7: roof", classes.any_ids().table)[0].class_id == 7
+    assert read("class 7: roof", classes.any_ids().table)[0].class_ids == (7,)
+
+
+OWN = classes.ClassTable("own", {1: "wall", 2: "wall: brick", 3: "car", 7: "Car", 9: "cafe\u0301"}, "own")
+
+
+@pytest.mark.parametrize(
+    ("text", "ids", "value"),
+    [
+        ("wall: white", (1,), "white"),
+        ("wall: brick: red, (old: 1.2)", (2,), "red, (old: 1.2)"),
+        ("wall: brick", (1,), "brick"),
+        ("WALL\uff1a brick\uff1a red", (2,), "red"),
+        ("car: red", (3, 7), "red"),
+        ("caf\u00e9: full", (9,), "full"),
+        ("unlabelled: a hedge", (255,), "a hedge"),
+    ],
+)
+def test_names_of_ones_own_may_hold_colons_be_of_several_ids_and_be_spelled_either_way(text, ids, value):
+    assert [line[1::2] for line in read(text, OWN)] == [(ids, value)]
+
+
+def test_a_name_of_several_ids_has_one_line():
+    with pytest.raises(SCPError, match="line 2: car is there twice, first in line 1"):
+        read("car: red\nCAR: blue", OWN)
 
 
 @pytest.mark.parametrize(
@@ -57,11 +81,11 @@ def test_whatever_is_typed_is_read_or_refused(text):
         lines = read(text)
     except SCPError:
         return
-    assert all(line.value.strip() == line.value != "" and line.class_id in CITY.names for line in lines)
+    assert all(line.value.strip() == line.value != "" and CITY.names.keys() >= set(line.class_ids) for line in lines)
 
 
 @given(st.lists(st.sampled_from(CITY.ids), unique=True), st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_every_class_is_found_by_its_own_name(ids, random):
     text = "\n".join(f"{random.choice(['', '  '])}{CITY.name_of(k).upper()}: words {k}" for k in ids)
-    assert [(line.class_id, line.value) for line in read(text)] == [(k, f"words {k}") for k in ids]
+    assert [(line.class_ids, line.value) for line in read(text)] == [((k,), f"words {k}") for k in ids]

@@ -396,6 +396,9 @@ def test_a_user_s_two_ids_of_one_colour_are_read_as_the_smaller(tmp_path: Path):
         ('[{"id": 1, "name": "a", "rgb": [1, 2]}]', "t.json", "entry 1: colour '1, 2'"),
         ('[{"id": 1, "name": "a", "rgb": null}]', "t.json", "entry 1: no rgb"),
         ('[{"id": 1, "name": "a"}]', "t.json", "entry 1: no rgb"),
+        ('[{"id": ' + "9" * 5000 + ', "name": "a", "rgb": [1, 2, 3]}]', "t.json", "a number of thousands of digits"),
+        ('[{"id": 1, "name": "a\\ud800b", "rgb": [1, 2, 3]}]', "t.json", "entry 1: the name .* is no text"),
+        ("id,name,rgb\n1," + "x" * 201 + ",#010203\n", "t.csv", "line 2: the name 'x*...' has 201 characters; 200 are"),
         ('[{"id": 1e999, "name": "a", "rgb": "#010203"}]', "t.json", "entry 1: id inf"),
     ],
 )
@@ -409,6 +412,14 @@ def test_a_missing_table_and_a_folder(tmp_path: Path):
         classes.load_table(tmp_path / "gone.csv")
     with pytest.raises(SCPError, match="Cannot read the class table"):
         classes.load_table(tmp_path)
+
+
+def test_one_name_of_several_ids_and_other_spellings_of_it(tmp_path: Path):
+    table, _ = classes.load_table(write(tmp_path, "id,name,rgb\n7,Car,#010203\n3,car,#020304\n1,cafe\u0301,#030405\n"))
+    assert (table.ids_of("car"), table.id_of("CAR"), table.ids_of("caf\u00e9")) == ((3, 7), 3, (1,))
+    for name in classes.tables():
+        built_in = classes.table(name)
+        assert all(built_in.ids_of(one) == (class_id,) for class_id, one in built_in.names.items())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -92,15 +94,18 @@ def test_half_precision_latents_become_whole():
     assert made.samples.dtype == torch.float32
 
 
-def test_more_than_half_white_is_marked():
-    mask = torch.tensor([[0.0, 0.5, 0.51, 1.0]]).half()
+def test_half_white_is_marked_as_everywhere():
+    mask = torch.tensor([[0.0, 0.498, 0.502, 1.0]]).half()
     assert mask_for(mask, (1, 4)).tolist() == [[[False, False, True, True]]]
+    assert mask_for(torch.full((1, 1, 8, 8), 0.5), (8, 8)).all()
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: mask_for(torch.zeros(1, 64, 64), (512, 1024)), "mask is empty.*MaskEditor.*SCP Mask From Labels"),
+        (lambda: mask_for(torch.full((1, 8, 8), math.nan), (8, 8)), "mask with values in 0..1, got nan"),
+        (lambda: mask_for(torch.ones(0, 8, 8), (8, 8)), "Expected a mask of shape"),
         (lambda: mask_for(torch.ones(1, 64, 32), (512, 1024)), "mask is 32x64 pixels.*the photo 1024x512"),
         (lambda: check_photo((500, 640), (64, 80), 8), "photo is 640x500.*height could be 496 or 504.*for 640x512"),
         (lambda: check_photo((512, 640), (64, 128), 8), "photo is 640x512.*1024x512.*set width 640 and height 512"),

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from scp_prior import classes
 from scp_prior.errors import SCPError
 from scp_prior.labels import to_latent_grid
-from scp_prior.naming import id_named, ids_of_lines, names_of
+from scp_prior.naming import id_named, ids_named, ids_of_lines, names_of
 from scp_prior.painting import class_mask, compose, empty_map, fitted_mask, hard_mask, paint
 from scp_prior.painting_report import compose_report, mask_report, paint_report
 
@@ -102,7 +102,7 @@ class TestMasks:
     @given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30))
     def test_masks_of_all_classes_make_the_map_again(self, seed, height, width):
         labels = torch.randint(0, 5, (2, height, width), generator=torch.Generator().manual_seed(seed))
-        masks = torch.stack([class_mask(labels, class_id) for class_id in range(5)], dim=1)
+        masks = torch.stack([class_mask(labels, [class_id]) for class_id in range(5)], dim=1)
         assert torch.equal(masks.sum(1), torch.ones(2, height, width))
         assert torch.equal(compose(masks.flatten(0, 1), range(5)), labels)
 
@@ -175,7 +175,7 @@ class TestCompose:
             with Image.open(path) as picture:
                 labels = torch.from_numpy(np.array(picture).astype(np.int64))[None]
             names = [table.name_of(class_id) for class_id in labels.unique().tolist()]
-            masks = torch.cat([class_mask(labels, id_named(table, one)) for one in names])
+            masks = torch.cat([class_mask(labels, ids_named(table, one)) for one in names])
             assert torch.equal(compose(masks, ids_of_lines(table, "\n".join(names)), 999), labels)
 
     def test_twice_as_many_masks_are_two_maps(self):
@@ -219,6 +219,13 @@ class TestReports:
         assert "the mask is empty: no sky" in text
         assert doubtful
 
+    def test_of_a_mark_too_small_for_the_map(self):
+        mask = torch.zeros(1, 8, 8)
+        mask[:, 1, 1] = 1
+        text, doubtful = paint_report(paint(empty_map(4, 4), mask, 10), TABLE, 10, mask)
+        assert text.startswith("all of the mask was lost in resizing: no sky\nmask resized from 8x8")
+        assert doubtful
+
     def test_of_masks_that_leave_nothing_to_be_seen(self):
         masks = torch.zeros(3, 4, 4)
         masks[0, :2] = masks[1] = 1
@@ -231,7 +238,14 @@ class TestReports:
 
     def test_of_a_class_that_is_not_there(self):
         labels = torch.tensor([[[0, 0, 0, 10]]])
-        assert mask_report(labels, TABLE, 10) == ("sky: 25.0% of the picture", False)
-        assert mask_report(labels, TABLE, 13) == ("no car in this map; there is: road, sky", True)
+        assert mask_report(labels, TABLE, [10]) == ("sky: 25.0% of the picture", False)
+        assert mask_report(labels, TABLE, [13]) == ("no car in this map; there is: road, sky", True)
         many = torch.arange(19).view(1, 1, -1)
-        assert mask_report(many, TABLE, 255)[0].endswith(" and 7 more")
+        assert mask_report(many, TABLE, [255])[0].endswith(" and 7 more")
+
+    def test_of_a_name_that_several_ids_have(self):
+        labels = torch.tensor([[[3, 7, 7, 1]]])
+        own = classes.ClassTable("own", {1: "wall", 3: "car", 7: "car"}, "own")
+        ids = ids_named(own, "CAR")
+        assert class_mask(labels, ids).tolist() == [[[1, 1, 1, 0]]]
+        assert mask_report(labels, own, ids) == ("car: 75.0% of the picture", False)
