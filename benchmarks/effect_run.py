@@ -17,6 +17,7 @@ DEMO = ROOT / "demo"
 # Behind the host's own folder, whose `nodes` comes first.
 sys.path += [str(DEMO), str(ROOT), str(ROOT / "benchmarks")]
 
+import comfy.utils  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
@@ -154,6 +155,7 @@ def main(work: str, weights: str, maps: str, real: str, seeds: str, fewer_seeds:
             layer, which on a busy machine costs many times what they save.
     """
     torch.set_num_threads(1)
+    comfy.utils.PROGRESS_BAR_ENABLED = False  # a bar for each of some thousand batches
     folder, count = Path(work), int(maps)
     own, shares = (int(number) for number in share.split("/"))
     painter, judge = Painter(Path(weights)), Judge(Path(weights))

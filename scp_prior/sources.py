@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import SCPError
+from .lookalikes import lookalike
 
 # What safetensors calls the types we know; any other keeps its name in the file.
 _DTYPES = {
@@ -93,9 +94,12 @@ class FileSource(TensorSource):
                 self.shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
                 self.dtypes = {key: _DTYPES.get(code := part.get_dtype(), code) for key, part in slices.items()}
         except (SafetensorError, OSError) as error:
+            found = lookalike(path)
             raise SCPError(
-                f"{self.name} cannot be read as a safetensors file ({error}). It is of another kind, or its download "
-                "or copy was cut short: get or make it again."
+                f"{self.name} cannot be read as a safetensors file: {found}."
+                if found
+                else f"{self.name} cannot be read as a safetensors file ({error}). It is of another kind, or its "
+                "download or copy was cut short: get or make it again."
             ) from error
 
     def read_many(self, keys: Iterable[str], rows: Sequence[int] | None = None) -> list[Tensor]:

@@ -303,6 +303,26 @@ def write_segmentation(
     _save_image(Image.fromarray((hint * 255).round().byte().numpy()), path)
 
 
+def write_pairs(photos: Path, labels: Path, palette_name: str, count: int = 4) -> None:
+    """Write drawn scenes as pictures and, named alike, their segmentation images."""
+    names = table(palette(palette_name).table.dataset)
+    photos.mkdir(parents=True, exist_ok=True)
+    for seed in range(count):
+        picture = Image.fromarray((draw_scene(seed, names).picture * 255).round().astype(np.uint8))
+        _save_image(picture, photos / f"street_{seed}.png")
+        write_segmentation(labels / f"street_{seed}.png", palette_name, seed)
+
+
+def write_masked(path: Path, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+    """Write a picture with a hole, as the page's mask editor leaves it: LoadImage gives the hole as its mask."""
+    height, width = size
+    picture = np.full((height, width, 4), 200, np.uint8)
+    picture[..., 3] = 255
+    picture[height // 2 : height * 7 // 8, width // 4 : width * 3 // 4, 3] = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save_image(Image.fromarray(picture), path)
+
+
 def _save_image(image: Image.Image, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     image.save(temporary, format="PNG")
@@ -310,11 +330,14 @@ def _save_image(image: Image.Image, path: Path) -> None:
 
 
 def dataset_of(prompt: Mapping[str, Any]) -> tuple[str, str]:
-    """Return (dataset, palette) that a prompt's SCPLabelsFromImage reads; cityscapes where it has none."""
+    """Return (dataset, palette) that a prompt's SCPLabelsFromImage or SCPRecolor reads; cityscapes if it has none."""
     for node in prompt.values():
         name = node["inputs"].get("palette")
         if node["class_type"] == "SCPLabelsFromImage" and isinstance(name, str):
             return palette(name).table.dataset, name
+        if node["class_type"] == "SCPRecolor":
+            dataset = palette(node["inputs"]["to_palette"]).table.dataset
+            return dataset, DEFAULT_PALETTE[dataset]
     return "cityscapes", "cityscapes"
 
 
@@ -370,7 +393,14 @@ def prepare(
         ),
     }
     written = []
-    for node in prompt.values():
+    links = (value for node in prompt.values() for value in node["inputs"].values() if isinstance(value, list))
+    masked = {source for source, slot in links if slot == 1}
+    for number, node in prompt.items():
+        if node["class_type"] == "SCPReduceStatistics":
+            folders = [base / "input" / node["inputs"][name] for name in ("images_folder", "labels_folder")]
+            if not folders[0].exists():
+                write_pairs(*folders, node["inputs"]["palette"])
+            written += folders
         for key, value in node["inputs"].items():
             if not isinstance(value, str):
                 continue
@@ -384,7 +414,7 @@ def prepare(
             elif (node["class_type"], key) == ("LoadImage", "image"):
                 target = base / "input" / value
                 if not target.exists() and not demo_model.install_map(base, value):
-                    write_segmentation(target, palette_name)
+                    write_masked(target) if number in masked else write_segmentation(target, palette_name)
                 written.append(target)
     return written
 

@@ -8,18 +8,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import workflow_notes as notes
+from workflow_graph import GREEN, GROUP_HEAD, GROUP_MARGIN, NOTE, OCHRE, RED, TITLE, Box, Graph, Json
+
 FOLDER = Path(__file__).resolve().parent.parent / "example_workflows"
-
-Json = dict[str, Any]
-Box = tuple[int, int, int, int]  # left, top, width, height of a node's body; its title sits on top
-
-TITLE = 30
-GROUP_MARGIN, GROUP_HEAD = 20, 90  # a group's head holds its own title and the title of the node below it
 
 QUALITY = ", best quality, extremely detailed"
 NEGATIVE = (
@@ -29,279 +25,8 @@ NEGATIVE = (
 STEPS, TIMESTEP, SEED = 20, 799, 1
 SCENE_VARIATION, AUTO = 1, -1
 SAMPLER, SCHEDULER = "ddim", "ddim_uniform"
-
-# Colours the page itself offers for nodes and groups.
-GREEN, RED, NOTE = ("#232", "#353"), ("#322", "#533"), ("#432", "#653")
-BLUE, OCHRE = "#3f789e", "#b58b2a"
-
-
-class Slot(NamedTuple):
-    """An input of a node type: a socket, or a widget (which has a socket too)."""
-
-    name: str
-    kind: str
-    widget: bool = False
-    optional: bool = False
-
-
-class NodeType(NamedTuple):
-    """The sockets of a node type in the order the page saves them, sockets first and widgets after."""
-
-    inputs: tuple[Slot, ...]
-    outputs: tuple[tuple[str, str], ...]  # (name, kind)
-
-
-def _sockets(*inputs: tuple[str, str]) -> tuple[Slot, ...]:
-    return tuple(Slot(name, kind) for name, kind in inputs)
-
-
-def _widgets(*inputs: tuple[str, str]) -> tuple[Slot, ...]:
-    return tuple(Slot(name, kind, widget=True) for name, kind in inputs)
-
-
-NODE_TYPES: Mapping[str, NodeType] = {
-    "LoadImage": NodeType(
-        _widgets(("image", "COMBO"), ("upload", "IMAGEUPLOAD")), (("IMAGE", "IMAGE"), ("MASK", "MASK"))
-    ),
-    "ImageScale": NodeType(
-        (
-            *_sockets(("image", "IMAGE")),
-            *_widgets(("upscale_method", "COMBO"), ("width", "INT"), ("height", "INT"), ("crop", "COMBO")),
-        ),
-        (("IMAGE", "IMAGE"),),
-    ),
-    "SCPLabelsFromImage": NodeType(
-        (
-            *_sockets(("image", "IMAGE")),
-            *_widgets(("palette", "COMBO"), ("tolerance", "FLOAT")),
-            Slot("max_unmatched", "FLOAT", widget=True, optional=True),
-        ),
-        (("labels", "SCP_LABELS"), ("unmatched", "MASK")),
-    ),
-    "SCPLoadStatistics": NodeType(_widgets(("statistics", "COMBO")), (("statistics", "SCP_STATISTICS"),)),
-    "SCPPriorLatent": NodeType(
-        (
-            *_sockets(("statistics", "SCP_STATISTICS"), ("labels", "SCP_LABELS")),
-            Slot("model", "MODEL", optional=True),
-            *_widgets(("method", "COMBO"), ("seed", "INT"), ("strength", "FLOAT"), ("batch_size", "INT")),
-            Slot("width", "INT", widget=True, optional=True),
-            Slot("height", "INT", widget=True, optional=True),
-            Slot("scene_variation", "FLOAT", widget=True, optional=True),
-            Slot("shrinkage", "FLOAT", widget=True, optional=True),
-        ),
-        (("latent", "LATENT"), ("preview", "IMAGE")),
-    ),
-    "SCPDenoiseStart": NodeType(
-        (*_sockets(("model", "MODEL")), *_widgets(("timestep", "INT"), ("steps", "INT"), ("scheduler", "COMBO"))),
-        (("denoise", "FLOAT"), ("steps", "INT"), ("start_at_step", "INT"), ("sigmas", "SIGMAS")),
-    ),
-    "SCPNoisedLatent": NodeType(
-        (
-            *_sockets(("model", "MODEL"), ("latent", "LATENT")),
-            *_widgets(("timestep", "INT"), ("seed", "INT"), ("steps", "INT"), ("scheduler", "COMBO")),
-        ),
-        (("latent", "LATENT"),),
-    ),
-    "SCPHintFromLabels": NodeType(
-        (*_sockets(("labels", "SCP_LABELS")), *_widgets(("palette", "COMBO"))), (("hint", "IMAGE"),)
-    ),
-    "CheckpointLoaderSimple": NodeType(
-        _widgets(("ckpt_name", "COMBO")), (("MODEL", "MODEL"), ("CLIP", "CLIP"), ("VAE", "VAE"))
-    ),
-    "CLIPTextEncode": NodeType(
-        (*_sockets(("clip", "CLIP")), *_widgets(("text", "STRING"))), (("CONDITIONING", "CONDITIONING"),)
-    ),
-    "ControlNetLoader": NodeType(_widgets(("control_net_name", "COMBO")), (("CONTROL_NET", "CONTROL_NET"),)),
-    "ControlNetApplyAdvanced": NodeType(
-        (
-            *_sockets(
-                ("positive", "CONDITIONING"),
-                ("negative", "CONDITIONING"),
-                ("control_net", "CONTROL_NET"),
-                ("image", "IMAGE"),
-            ),
-            Slot("vae", "VAE", optional=True),
-            *_widgets(("strength", "FLOAT"), ("start_percent", "FLOAT"), ("end_percent", "FLOAT")),
-        ),
-        (("positive", "CONDITIONING"), ("negative", "CONDITIONING")),
-    ),
-    "KSampler": NodeType(
-        (
-            *_sockets(
-                ("model", "MODEL"),
-                ("positive", "CONDITIONING"),
-                ("negative", "CONDITIONING"),
-                ("latent_image", "LATENT"),
-            ),
-            *_widgets(
-                ("seed", "INT"),
-                ("steps", "INT"),
-                ("cfg", "FLOAT"),
-                ("sampler_name", "COMBO"),
-                ("scheduler", "COMBO"),
-                ("denoise", "FLOAT"),
-            ),
-        ),
-        (("LATENT", "LATENT"),),
-    ),
-    "KSamplerAdvanced": NodeType(
-        (
-            *_sockets(
-                ("model", "MODEL"),
-                ("positive", "CONDITIONING"),
-                ("negative", "CONDITIONING"),
-                ("latent_image", "LATENT"),
-            ),
-            *_widgets(
-                ("add_noise", "COMBO"),
-                ("noise_seed", "INT"),
-                ("steps", "INT"),
-                ("cfg", "FLOAT"),
-                ("sampler_name", "COMBO"),
-                ("scheduler", "COMBO"),
-                ("start_at_step", "INT"),
-                ("end_at_step", "INT"),
-                ("return_with_leftover_noise", "COMBO"),
-            ),
-        ),
-        (("LATENT", "LATENT"),),
-    ),
-    "VAEDecode": NodeType(_sockets(("samples", "LATENT"), ("vae", "VAE")), (("IMAGE", "IMAGE"),)),
-    "SaveImage": NodeType((*_sockets(("images", "IMAGE")), *_widgets(("filename_prefix", "STRING"))), ()),
-    "MarkdownNote": NodeType((), ()),
-}
-
-
-class Graph:
-    """Collects nodes and links, and knows how the page saves them."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._nodes: list[Json] = []
-        self._links: list[list[Any]] = []
-        self._groups: list[Json] = []
-        self._bends: list[Json] = []
-        self._bent: dict[int, int] = {}
-
-    def add(
-        self,
-        kind: str,
-        box: Box,
-        values: Sequence[Any] = (),
-        *,
-        title: str = "",
-        colours: tuple[str, str] | None = None,
-    ) -> int:
-        """Add a node and return its id."""
-        shape = NODE_TYPES[kind]
-        node: Json = {
-            "id": len(self._nodes) + 1,
-            "type": kind,
-            "pos": list(box[:2]),
-            "size": list(box[2:]),
-            "flags": {},
-            "order": 0,
-            "mode": 0,
-            "inputs": [_input(slot) for slot in shape.inputs],
-            "outputs": [
-                {"localized_name": name, "name": name, "type": kind_, "links": []} for name, kind_ in shape.outputs
-            ],
-        }
-        if title:
-            node["title"] = title
-        node["properties"] = {} if kind in ("SaveImage", "MarkdownNote") else {"Node name for S&R": kind}
-        node["widgets_values"] = list(values)
-        if colours:
-            node["color"], node["bgcolor"] = colours
-        self._nodes.append(node)
-        return node["id"]
-
-    def link(self, source: int, output: str, target: int, name: str) -> int:
-        """Lead an output to an input of another node, both by name; return the link's id."""
-        origin, end = self._nodes[source - 1], self._nodes[target - 1]
-        out = [slot["name"] for slot in origin["outputs"]].index(output)
-        into = [slot["name"] for slot in end["inputs"]].index(name)
-        number = len(self._links) + 1
-        self._links.append([number, source, out, target, into, origin["outputs"][out]["type"]])
-        origin["outputs"][out]["links"].append(number)
-        end["inputs"][into]["link"] = number
-        return number
-
-    def bend(self, links: Sequence[int], x: int, y: int, after: int | None = None) -> int:
-        """Lead links of one output through a point, so that they do not run behind nodes; return the bend's id.
-
-        `after` is the bend they come from.
-        """
-        number = len(self._bends) + 1
-        before = {} if after is None else {"parentId": after}
-        self._bends.append({"id": number, **before, "pos": [x, y], "linkIds": list(links)})
-        self._bent.update(dict.fromkeys(links, number))
-        return number
-
-    def group(self, title: str, nodes: Sequence[int], colour: str = BLUE) -> None:
-        """Draw a titled frame around nodes."""
-        boxes = [(*self._nodes[number - 1]["pos"], *self._nodes[number - 1]["size"]) for number in nodes]
-        left, top = min(box[0] for box in boxes) - GROUP_MARGIN, min(box[1] for box in boxes) - GROUP_HEAD
-        right = max(box[0] + box[2] for box in boxes) + GROUP_MARGIN
-        bottom = max(box[1] + box[3] for box in boxes) + GROUP_MARGIN
-        self._groups.append(
-            {
-                "id": len(self._groups) + 1,
-                "title": title,
-                "bounding": [left, top, right - left, bottom - top],
-                "color": colour,
-                "font_size": 24,
-                "flags": {},
-            }
-        )
-
-    def save(self) -> Json:
-        """Return the workflow in the page's format 0.4."""
-        for place, number in enumerate(self._run_order()):
-            self._nodes[number - 1]["order"] = place
-        for node in self._nodes:
-            for slot in node["outputs"]:
-                slot["links"] = slot["links"] or None
-        extra: Json = {"ds": {"scale": 0.66, "offset": [125, 290]}, "workflowRendererVersion": "LG"}
-        if self._bends:
-            extra["reroutes"] = self._bends
-            extra["linkExtensions"] = [{"id": link, "parentId": bend} for link, bend in self._bent.items()]
-        return {
-            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"scp-diff/{self.name}")),
-            "revision": 0,
-            "last_node_id": len(self._nodes),
-            "last_link_id": len(self._links),
-            "nodes": self._nodes,
-            "links": self._links,
-            "groups": self._groups,
-            "config": {},
-            "extra": extra,
-            "version": 0.4,
-        }
-
-    def _run_order(self) -> list[int]:
-        """Return the node ids as the page orders them: sources first, then first ready, first served."""
-        missing = {node["id"]: sum(link[3] == node["id"] for link in self._links) for node in self._nodes}
-        order = [number for number, count in missing.items() if not count]
-        for number in order:  # grows while it is read
-            for slot in self._nodes[number - 1]["outputs"]:
-                for link in slot["links"] or ():
-                    target = self._links[link - 1][3]
-                    missing[target] -= 1
-                    if not missing[target]:
-                        order.append(target)
-        return order
-
-
-def _input(slot: Slot) -> Json:
-    shown = "choose file to upload" if slot.kind == "IMAGEUPLOAD" else slot.name
-    saved: Json = {"localized_name": shown, "name": slot.name}
-    if slot.optional:
-        saved["shape"] = 7  # how the page marks an input that may stay empty
-    saved["type"] = slot.kind
-    if slot.widget:
-        saved["widget"] = {"name": slot.name}
-    return {**saved, "link": None}
+# ComfyUI comes with this one, so that a graph can be opened before its user has any picture.
+_ANY_PICTURE = "example.png"
 
 
 class Example(NamedTuple):
@@ -315,6 +40,7 @@ class Example(NamedTuple):
     size: tuple[int, int]  # width, height of the picture; 0, 0: those of the segmentation image
     advanced: bool  # KSamplerAdvanced with the noised latent, instead of KSampler with denoise
     note: str
+    kind: str = "street"  # how it is laid out: a name in _BUILDERS
 
     @property
     def checkpoint(self) -> str:
@@ -343,14 +69,22 @@ class _Ends(NamedTuple):
 
 
 # The layout: left edges of the columns, and the top of the lower row.
-_A, _B, _C, _D, _E, _F, _G = 0, 310, 770, 1100, 1460, 1800, 2120
+_A, _B, _C, _D, _E, _F, _G = 0, 310, 770, 1100, 1500, 1870, 2200
 _LOWER = 720
+# Wires that pass nodes by run between the groups, and right of what they come from.
+_CORRIDOR = 613
+
+
+def read_labels(graph: Graph, example: Example) -> tuple[int, list[int]]:
+    """Add what reads a picture as labels; return it, and it alone as a list of nodes."""
+    labels = graph.add("SCPLabelsFromImage", (_B, 0, 400, 575), [example.palette, 24, 0.5])
+    return labels, [labels]
 
 
 def _segmentation(graph: Graph, example: Example) -> int:
     picture = graph.add("LoadImage", (_A, 0, 280, 320), [example.picture, "image"])
-    labels = graph.add("SCPLabelsFromImage", (_B, 0, 400, 575), [example.palette, 24, 0.5])
-    nodes, source = [picture, labels], picture
+    labels, nodes = read_labels(graph, example)
+    nodes, source = [picture, *nodes], picture
     if any(example.size):
         # Apply ControlNet cuts a picture of another shape and the prior stretches it: fitted first, they stay together.
         fit = graph.add(
@@ -363,15 +97,16 @@ def _segmentation(graph: Graph, example: Example) -> int:
     return labels
 
 
-def _controlnet(graph: Graph, example: Example, labels: int) -> _Ends:
+def controlled(graph: Graph, example: Example, labels: int) -> _Ends:
+    """Add the group of the models, the prompts and the ControlNet; return what the others need of it."""
     loader = graph.add("CheckpointLoaderSimple", (_C, 0, 270, 98), [example.checkpoint])
     positive = graph.add(
-        "CLIPTextEncode", (_D, 90, 300, 110), [example.prompt + QUALITY], title="Prompt", colours=GREEN
+        "CLIPTextEncode", (_D, 90, 340, 110), [example.prompt + QUALITY], title="Prompt", colours=GREEN
     )
-    negative = graph.add("CLIPTextEncode", (_D, 250, 300, 110), [NEGATIVE], title="Negative Prompt", colours=RED)
-    control = graph.add("ControlNetLoader", (_D, 410, 300, 58), [example.controlnet])
-    hint = graph.add("SCPHintFromLabels", (_D, 518, 300, 58), ["auto"])
-    apply = graph.add("ControlNetApplyAdvanced", (_E, 90, 270, 186), [1, 0, 1])
+    negative = graph.add("CLIPTextEncode", (_D, 250, 340, 110), [NEGATIVE], title="Negative Prompt", colours=RED)
+    control = graph.add("ControlNetLoader", (_D, 410, 340, 58), [example.controlnet])
+    hint = graph.add("SCPHintFromLabels", (_D, 518, 340, 58), ["auto"])
+    apply = graph.add("ControlNetApplyAdvanced", (_E, 90, 280, 186), [1, 0, 1])
     graph.link(loader, "CLIP", positive, "clip")
     graph.link(loader, "CLIP", negative, "clip")
     graph.link(positive, "CONDITIONING", apply, "positive")
@@ -382,161 +117,175 @@ def _controlnet(graph: Graph, example: Example, labels: int) -> _Ends:
     return _Ends(labels, loader, hint, apply)
 
 
-def _start(graph: Graph, example: Example, ends: _Ends) -> tuple[int, int]:
+def _prior_values(example: Example) -> list[Any]:
+    """Values of SCP Prior Latent's widgets."""
+    return ["joint", SEED, "fixed", 1, 1, *example.size, SCENE_VARIATION, AUTO, "mean", ""]
+
+
+def started(graph: Graph, example: Example, ends: _Ends) -> tuple[int, int]:
     """Add the group that makes the starting latent; return the nodes of the latent and of where sampling starts."""
     statistics = graph.add("SCPLoadStatistics", (_C, _LOWER, 270, 120), [example.statistics])
-    values = ["joint", SEED, "fixed", 1, 1, *example.size, SCENE_VARIATION, AUTO]
-    prior = graph.add("SCPPriorLatent", (_D, _LOWER, 300, 610), values)
+    prior = graph.add("SCPPriorLatent", (_D, _LOWER, 340, 790), _prior_values(example))
     graph.link(statistics, "statistics", prior, "statistics")
     read = [graph.link(ends.labels, "labels", ends.hint, "labels"), graph.link(ends.labels, "labels", prior, "labels")]
-    graph.bend(read[1:], _D - 20, _LOWER - 40, after=graph.bend(read, _C - 30, 160))
-    if any(example.size):
-        graph.link(ends.loader, "MODEL", prior, "model")
-    start = graph.add("SCPDenoiseStart", (_E, _LOWER + 260 * example.advanced, 270, 240), [TIMESTEP, STEPS, SCHEDULER])
-    models = [graph.link(ends.loader, "MODEL", start, "model")]
+    down = graph.bend(read[1:], _C - 30, _CORRIDOR, after=graph.bend(read, _C - 30, 160))
+    graph.bend(read[1:], _D - 25, _CORRIDOR, after=down)
+    models = [graph.link(ends.loader, "MODEL", prior, "model")] if any(example.size) else []
+    start = graph.add(
+        "SCPDenoiseStart", (_E, _LOWER + (260 if example.advanced else 70), 280, 240), [TIMESTEP, STEPS, SCHEDULER]
+    )
+    onward = [graph.link(ends.loader, "MODEL", start, "model")]
     nodes, latent = [statistics, prior, start], prior
     if example.advanced:
-        latent = graph.add("SCPNoisedLatent", (_E, _LOWER, 270, 174), [TIMESTEP, SEED, "fixed", STEPS, SCHEDULER])
-        models.append(graph.link(ends.loader, "MODEL", latent, "model"))
+        latent = graph.add("SCPNoisedLatent", (_E, _LOWER, 280, 174), [TIMESTEP, SEED, "fixed", STEPS, SCHEDULER])
+        onward.append(graph.link(ends.loader, "MODEL", latent, "model"))
         graph.link(prior, "latent", latent, "latent")
         nodes.append(latent)
-    graph.bend(models, _E - 30, _LOWER - 60, after=graph.bend(models, _D - 20, _LOWER - 108))
+    down = graph.bend([*models, *onward], _D - 42, _CORRIDOR - 30, after=graph.bend([*models, *onward], _D - 42, 70))
+    graph.bend(onward, _E - 25, _CORRIDOR, after=down)
     graph.group("3 Start", nodes, OCHRE)
     return latent, start
 
 
-def _sample(graph: Graph, example: Example, ends: _Ends, latent: int, start: int) -> None:
+def decoded(graph: Graph, example: Example, ends: _Ends, latent: int, start: int) -> tuple[int, int]:
+    """Add the sampler and what decodes its latent; return both."""
     if example.advanced:
         values = ["disable", SEED, "fixed", STEPS, example.cfg, SAMPLER, SCHEDULER, 0, 10000, "disable"]
         sampler = graph.add("KSamplerAdvanced", (_F, 0, 280, 334), values)
-        graph.link(start, "start_at_step", sampler, "start_at_step")
+        begins = [graph.link(start, "start_at_step", sampler, "start_at_step")]
+        graph.bend(begins, _F - 30, _CORRIDOR)
     else:
         # Steps and denoise come by wire; what stands here is what the page would show without it.
         values = [SEED, "fixed", STEPS, example.cfg, SAMPLER, SCHEDULER, 1]
         sampler = graph.add("KSampler", (_F, 0, 280, 262), values)
-        graph.link(start, "steps", sampler, "steps")
-        graph.link(start, "denoise", sampler, "denoise")
+        for name, x in (("steps", _F - 45), ("denoise", _F - 25)):
+            graph.bend([graph.link(start, name, sampler, name)], x, _CORRIDOR)
     decode = graph.add("VAEDecode", (_G, 0, 200, 46))
-    image = graph.add("SaveImage", (_G, 110, 400, 466), [f"scp-diff/{example.name}"])
     graph.link(ends.loader, "MODEL", sampler, "model")
     graph.link(ends.apply, "positive", sampler, "positive")
     graph.link(ends.apply, "negative", sampler, "negative")
-    graph.link(latent, "latent", sampler, "latent_image")
+    upward = [graph.link(latent, "latent", sampler, "latent_image")]
+    graph.bend(upward, _F - 65, _CORRIDOR, after=None if example.advanced else graph.bend(upward, _E, _LOWER + 10))
     graph.link(sampler, "LATENT", decode, "samples")
     pictures = [graph.link(ends.loader, "VAE", decode, "vae")]
     graph.bend(pictures, _G - 25, -43, after=graph.bend(pictures, _D - 25, -43))
+    return sampler, decode
+
+
+def _sample(graph: Graph, example: Example, ends: _Ends, latent: int, start: int) -> None:
+    sampler, decode = decoded(graph, example, ends, latent, start)
+    image = graph.add("SaveImage", (_G, 110, 400, 466), [f"scp-diff/{example.name}"])
     graph.link(decode, "IMAGE", image, "images")
     graph.group("4 Sample", [sampler, decode, image])
 
 
-def build(example: Example) -> Json:
-    """Return the workflow of one example."""
-    graph = Graph(example.name)
-    labels = _segmentation(graph, example)
-    ends = _controlnet(graph, example, labels)
-    latent, start = _start(graph, example, ends)
+def _rest(graph: Graph, example: Example, labels: int, left: int) -> Json:
+    """Add all that comes after the labels, and the note below their group, which begins at `left`."""
+    ends = controlled(graph, example, labels)
+    latent, start = started(graph, example, ends)
     _sample(graph, example, ends, latent, start)
-    left, top, note = -GROUP_MARGIN, _LOWER - GROUP_HEAD + TITLE, example.note
-    graph.add("MarkdownNote", (left, top, 750, 530), [note], title="Read Me First", colours=NOTE)
+    return _noted(graph, example, (left - GROUP_MARGIN, _LOWER - GROUP_HEAD + TITLE, 750, 530))
+
+
+def _noted(graph: Graph, example: Example, box: Box) -> Json:
+    graph.add("MarkdownNote", box, [example.note], title="Read Me First", colours=NOTE)
     return graph.save()
 
 
-# Notes: plain words for whoever opens the graph; Markdown, as the page shows it.
-
-_KSAMPLER = """\
-## How it is wired
-**SCP Prior Latent** takes the place of Empty Latent Image. **SCP Denoise Start** tells KSampler the `denoise` \
-and `steps` that start at the paper's timestep. Keep `scheduler` the same in both nodes.
-"""
-
-_ADVANCED = """\
-## How it is wired
-The other wiring, for **KSampler (Advanced)**: **SCP Noised Latent** adds the noise, so `add_noise` stays \
-`disable`; **SCP Denoise Start** gives `start_at_step`. Keep `timestep`, `steps` and `scheduler` the same in all \
-of them. With the same seed the picture is the one KSampler gives.
-"""
+def _street(example: Example) -> Json:
+    graph = Graph(example.name)
+    return _rest(graph, example, _segmentation(graph, example), _A)
 
 
-def _change_first(look: str, size: str) -> str:
-    return f"""\
-## What to change first
-1. **Load Image**: your segmentation picture. The legend under *SCP Labels From Image* shows what was read; if \
-it is wrong, choose another `palette`.
-2. **Prompt**: {look}.
-3. **seed** of *SCP Prior Latent*: other colours and light. `seed` of the sampler: other details.
-4. **timestep** of *SCP Denoise Start*: lower stays closer to the prior, higher gives the model more freedom \
-(999: all of it).
-5. **Size**: {size}
-"""
+# What is painted one over the other; the first fills the map.
+_REGIONS = ("sky", "building", "road", "car")
 
 
-def _released_note(title: str, files: str, npy: str, look: str, size: tuple[int, int], wiring: str) -> str:
-    width, height = size
-    sizes = (
-        f"{width} x {height} is what the model was trained on. "
-        "For another, set it in *Fit to Size* and in *SCP Prior Latent*."
-    )
-    return f"""\
-# {title}, with the authors' weights
-A photo from a segmentation picture. The sampler starts from what each class usually looks like at each place \
-(**3 Start**), not from pure noise.
-
-## Which file goes where
-From **huggingface.co/c7w/SCP-Diff**:
-
-| file | folder | comes from |
-|---|---|---|
-| `{files}_checkpoint.safetensors` | models/checkpoints | `{files}/{files}.ckpt` |
-| `{files}_controlnet.safetensors` | models/controlnet | the same `{files}.ckpt` |
-| `{files}.safetensors` | models/scp_statistics | the three `{npy}` |
-| `{files}_labels.png` | input | your own segmentation picture |
-
-- **Both models come from the one `.ckpt`** (13.7 GB): its U-Net was trained too, so a stock Stable Diffusion \
-2.1 does not fit its ControlNet. The simplest way: put the `.ckpt` into both folders and choose it in both \
-loaders.
-- Statistics, with ComfyUI's Python in this pack's folder: \
-`python scp_prior convert {files} --dataset {files} --out {files}.safetensors`
-
-{_change_first(look, sizes)}
-{wiring}"""
+def _painted(example: Example) -> Json:
+    graph = Graph(example.name)
+    width, gap = 300, 330
+    left = _B + 60 - gap * len(_REGIONS)
+    nodes, before = [], None
+    for place, name in enumerate(_REGIONS):
+        x = left + gap * place
+        paint = graph.add(
+            "SCPPaintLabels", (x, 0, width, 230), [example.palette, name, *example.size], title=f"Paint {name.title()}"
+        )
+        if before is not None:
+            graph.link(before, "labels", paint, "labels")
+            mask = graph.add("LoadImage", (x - gap, 290, width, 310), [_ANY_PICTURE, "image"], title=f"Mask: {name}")
+            graph.link(mask, "MASK", paint, "mask")
+            nodes.append(mask)
+        nodes.append(paint)
+        before = paint
+    legend = graph.add("SCPPreviewLabels", (_B + 60, 250, 340, 350))
+    graph.link(before, "labels", legend, "labels")
+    graph.group("1 Paint", [*nodes, legend])
+    return _rest(graph, example, before, left)
 
 
-_MINIMAL_NOTE = f"""\
-# SCP-Diff: from a segmentation picture to an image
-The sampler starts from what each class usually looks like at each place (**3 Start**), not from pure noise.
+def _recoloured(example: Example) -> Json:
+    graph = Graph(example.name)
+    picture = graph.add("LoadImage", (0, 0, 300, 330), [example.picture, "image"])
+    recolor = graph.add("SCPRecolor", (350, 0, 340, 330), ["auto", example.palette, 24])
+    shown = graph.add("SaveImage", (740, 0, 420, 330), [f"scp-diff/{example.name}"])
+    graph.link(picture, "IMAGE", recolor, "image")
+    graph.link(recolor, "image", shown, "images")
+    graph.group("1 Recolor", [picture, recolor, shown])
+    return _noted(graph, example, (-GROUP_MARGIN, 410, 1200, 140))
 
-## Which file goes where
-| file | folder | what it is |
-|---|---|---|
-| `scp_demo_checkpoint.safetensors` | models/checkpoints | your Stable Diffusion 2.1 |
-| `scp_demo_controlnet.safetensors` | models/controlnet | a segmentation ControlNet for it |
-| `scp_demo.safetensors` | models/scp_statistics | statistics of a data set |
-| `scp_demo_labels.png` | input | your segmentation picture |
 
-`make demo` and `make comfy` make stand-ins with these names: tiny and **never trained**, they show that the \
-graph runs and cannot draw. For pictures, choose your own files in the loaders. The authors' are at \
-**huggingface.co/c7w/SCP-Diff**: `<set>/<set>.ckpt` for *both* loaders (its U-Net was trained too), and \
-`<set>/<set>_10000_*_mean_std.npy`, made a statistics file by `python scp_prior convert <set> --dataset <set> \
---out <set>.safetensors`. The graphs *cityscapes*, *ade20k* and *coco-stuff* have their settings.
+def _reduced(example: Example) -> Json:
+    graph = Graph(example.name)
+    loader = graph.add("CheckpointLoaderSimple", (0, 0, 300, 98), [example.checkpoint])
+    folders = [f"{example.files}/{name}" for name in ("photos", "labels")]
+    values = [*folders, example.palette, *example.size, example.files, "stop", 4]
+    reduce = graph.add("SCPReduceStatistics", (350, 0, 360, 520), values)
+    graph.link(loader, "VAE", reduce, "vae")
+    graph.group("1 Make Statistics", [loader, reduce])
+    picture = graph.add("LoadImage", (830, 0, 300, 330), [example.picture, "image"])
+    labels = graph.add("SCPLabelsFromImage", (1180, 0, 360, 520), [example.palette, 24, 0.5])
+    legend = graph.add("SCPPreviewLabels", (1610, 0, 400, 520))
+    prior = graph.add("SCPPriorLatent", (1610, 660, 400, 790), _prior_values(example))
+    graph.link(picture, "IMAGE", labels, "image")
+    read = [graph.link(labels, "labels", legend, "labels"), graph.link(labels, "labels", prior, "labels")]
+    graph.bend(read[1:], 1570, 590)
+    known = [graph.link(reduce, "statistics", one, "statistics") for one in (legend, prior)]
+    graph.bend(known, 1580, 606, after=graph.bend(known, 760, 606))
+    shown = graph.add("PreviewImage", (2060, 660, 400, 300))
+    graph.link(prior, "preview", shown, "images")
+    graph.group("2 Try Them on a Map", [picture, labels, legend, prior, shown])
+    return _noted(graph, example, (-GROUP_MARGIN, 660, 750, 560))
 
-{_change_first("what you want to see", "that of the segmentation picture, as long as `width` and `height` are 0.")}
-{_KSAMPLER}"""
+
+_BUILDERS: dict[str, Callable[[Example], Json]] = {
+    "street": _street,
+    "paint": _painted,
+    "recolor": _recoloured,
+    "own-statistics": _reduced,
+}
+
+
+def build(example: Example) -> Json:
+    """Return the workflow of one example."""
+    return _BUILDERS[example.kind](example)
 
 
 def _released(
     files: str, title: str, prompt: str, cfg: float, size: tuple[int, int], look: str, *, advanced: bool = False
 ) -> Example:
-    wiring = _ADVANCED if advanced else _KSAMPLER
-    note = _released_note(title, files, f"{files}/{files}_10000_*_mean_std.npy", look, size, wiring)
+    wiring = notes.ADVANCED if advanced else notes.KSAMPLER
+    note = notes.released(title, files, look, size, wiring)
     return Example(files, files, files, prompt, cfg, size, advanced, note)
 
 
+_ROADS = "Realistic city road scenes"
 EXAMPLES = (
-    Example("minimal", "scp_demo", "cityscapes", "Realistic city road scenes", 4, (0, 0), False, _MINIMAL_NOTE),
+    Example("minimal", "scp_demo", "cityscapes", _ROADS, 4, (0, 0), False, notes.MINIMAL),
     _released(
         "cityscapes",
         "Cityscapes",
-        "Realistic city road scenes",
+        _ROADS,
         4,
         (1024, 512),
         "weather, season, time of day; the authors' words stand there now",
@@ -558,6 +307,9 @@ EXAMPLES = (
         (512, 384),
         "say what is in the picture; the authors' words stand there now",
     ),
+    Example("paint", "cityscapes", "cityscapes", _ROADS, 4, (1024, 512), False, notes.PAINT, "paint"),
+    Example("recolor", "ade20k", "ade20k-controlnet", "", 0, (0, 0), False, notes.RECOLOR, "recolor"),
+    Example("own-statistics", "my_photos", "cityscapes", "", 0, (1024, 512), False, notes.OWN, "own-statistics"),
 )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import node_schemas
 import pytest
 import torch
 from setup_host import host_environment, setup_host
@@ -22,7 +23,10 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def host(base) -> Iterator[SimpleNamespace]:
-    """The host's modules, with the pack loaded. `host.run(node_id, **inputs)` executes a node's function."""
+    """The host's modules, with the pack loaded. `host.run(node_id, **inputs)` executes a node's function.
+
+    `host.described` is what the pack's schemas say while the user's folders are empty.
+    """
     comfyui = setup_host(base)
     sys.path[:0] = [str(comfyui), *filter(None, host_environment().get("PYTHONPATH", "").split(":"))]
     sys.argv = ["main.py", "--cpu", "--base-directory", str(base)]
@@ -47,6 +51,7 @@ def host(base) -> Iterator[SimpleNamespace]:
             samplers=comfy.samplers,
             library=library,
             base=base,
+            described=node_schemas.described(nodes.NODE_CLASS_MAPPINGS),
             run=_run,
         )
 

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.effect_plan import STARTS, plan
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
-
-from effect_plan import STARTS, plan  # noqa: E402
-
 MAPS = 4
 ARGUMENTS = ["--maps", str(MAPS), "--real", "12", "--seeds", "2", "--fewer-seeds", "1", "--processes", "2"]
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-from effect_measures import (
+from benchmarks.effect_measures import (
     Measured,
     apart,
     confusion,
@@ -22,7 +17,7 @@ from effect_measures import (
     quantities,
     variety,
 )
-from effect_plan import MAIN, STARTS, plan
+from benchmarks.effect_plan import MAIN, STARTS, plan
 
 CLASSES = (0, 3, 7)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import importlib.util
 import itertools
 import json
 import re
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -21,9 +19,11 @@ _ROOT = Path(__file__).resolve().parents[2]
 _FOLDER = _ROOT / "example_workflows"
 _SPEC = importlib.util.spec_from_file_location("scp_make_workflows", _ROOT / "scripts" / "make_workflows.py")
 make_workflows = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(make_workflows)
+with mock.patch.object(sys, "path", [str(_ROOT / "scripts"), *sys.path]):
+    _SPEC.loader.exec_module(make_workflows)
 
-NAMES = ("minimal", "cityscapes", "ade20k", "coco-stuff")
+STREETS = ("minimal", "cityscapes", "ade20k", "coco-stuff")  # of one layout: a segmentation picture, an image
+NAMES = (*STREETS, "paint", "recolor", "own-statistics")
 RELEASED = {  # prompt, CFG, (width, height), as the authors' inference script has them
     "cityscapes": ("Realistic city road scenes", 4.0, (1024, 512)),
     "ade20k": ("diverse images depicting various scenes", 7.5, (512, 512)),
@@ -64,6 +64,7 @@ _HOST = {
     ),
     "VAEDecode": ("samples:LATENT vae:VAE", "IMAGE"),
     "SaveImage": ("images:IMAGE filename_prefix:STRING", ""),
+    "PreviewImage": ("images:IMAGE", ""),
     "MarkdownNote": ("", ""),
 }
 
@@ -89,82 +90,13 @@ def _host_shape(inputs: str, outputs: str) -> Shape:
     return Shape(found, outputs.split())
 
 
-class _Kind:
-    """Stands for the host's io.Int, io.Image, ...: remembers what a node declares."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    def Input(self, name: str, optional: bool = False, **options: Any) -> tuple[str, str, bool, dict[str, Any]]:
-        return name, self.kind, optional, options
-
-    def Output(self, name: str, display_name: str | None = None, **_: Any) -> tuple[str, str]:
-        return display_name or name, self.kind
-
-
-def _fake_host() -> dict[str, ModuleType]:
-    @dataclasses.dataclass
-    class Schema:
-        node_id: str
-        inputs: list[Any]
-        outputs: list[Any]
-        display_name: str = ""
-        category: str = ""
-        description: str = ""
-        hidden: list[Any] = dataclasses.field(default_factory=list)
-        is_output_node: bool = False
-        search_aliases: list[str] = dataclasses.field(default_factory=list)
-
-    kinds = (
-        "Int",
-        "Float",
-        "String",
-        "Boolean",
-        "Combo",
-        "Image",
-        "Mask",
-        "Model",
-        "Latent",
-        "Sigmas",
-        "Conditioning",
-        "Vae",
-        "Clip",
-    )
-    io = SimpleNamespace(
-        Schema=Schema,
-        ComfyNode=type("ComfyNode", (), {}),
-        NodeOutput=object,
-        Input=object,
-        Hidden=mock.MagicMock(),
-        Custom=_Kind,
-        **{kind: _Kind(kind.upper()) for kind in kinds},
-    )
-    modules: dict[str, Any] = {
-        name: mock.MagicMock()
-        for name in ("comfy", "comfy.model_management", "comfy.sample", "comfy.samplers", "comfy.utils", "server")
-    }
-    modules["comfy"].samplers.KSampler.SCHEDULERS = ["simple", "ddim_uniform"]
-    modules["folder_paths"] = mock.MagicMock()
-    modules["folder_paths"].get_filename_list.return_value = ["a.safetensors"]
-    modules["folder_paths"].get_input_directory.return_value = "no such folder"
-    latest = SimpleNamespace(io=io, ui=mock.MagicMock(), ComfyExtension=type("ComfyExtension", (), {}))
-    modules |= {"comfy_api": mock.MagicMock(), "comfy_api.latest": latest}
-    return modules
-
-
 def _our_shapes() -> dict[str, Shape]:
-    """Import nodes/ against a host that only records, and read the schemas."""
-    package = ModuleType("scp_pack_under_test")
-    package.__path__ = [str(_ROOT)]
+    """The pack's nodes, as tests/inhost hold their schemas to be."""
     shapes = {}
-    with mock.patch.dict(sys.modules, {**_fake_host(), package.__name__: package}):
-        nodes = importlib.import_module(f"{package.__name__}.nodes")
-        for one in vars(nodes).values():
-            if isinstance(one, type) and hasattr(one, "define_schema"):
-                schema = one.define_schema()
-                inputs = {name: (kind, optional, options) for name, kind, optional, options in schema.inputs}
-                names, outputs = [name for name, _ in schema.outputs], [kind for _, kind in schema.outputs]
-                shapes[schema.node_id] = Shape(inputs, outputs, names)
+    for node, schema in json.loads((_ROOT / "tests" / "inhost" / "schemas.json").read_text(encoding="utf-8")).items():
+        inputs = {port["id"]: (port["type"], port["optional"], port) for port in schema["inputs"]}
+        outputs = [port["type"] for port in schema["outputs"]]
+        shapes[node] = Shape(inputs, outputs, [port["name"] for port in schema["outputs"]])
     return shapes
 
 
@@ -176,6 +108,16 @@ def shapes() -> dict[str, Shape]:
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture(params=STREETS)
+def street(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def street_graph(street: str) -> dict[str, Any]:
+    return json.loads((_FOLDER / f"{street}.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -259,7 +201,7 @@ def test_values_are_ones_the_nodes_accept(graph: dict[str, Any], shapes: dict[st
         shape = shapes[node["type"]]
         for widget, value in saved_values(node, shape).items():
             kind, _, options = shape.inputs[widget]
-            if kind == "COMBO" and widget != "statistics":
+            if kind == "COMBO" and "options" in options:
                 assert value in options["options"]
             elif kind in ("INT", "FLOAT"):
                 assert options["min"] <= value <= options["max"]
@@ -291,11 +233,11 @@ def test_order_runs_sources_first(graph: dict[str, Any]) -> None:
 
 def test_bends_belong_to_links_of_one_output(graph: dict[str, Any]) -> None:
     links = {link[0]: link for link in graph["links"]}
-    bends = {bend["id"]: bend for bend in graph["extra"]["reroutes"]}
+    bends = {bend["id"]: bend for bend in graph["extra"].get("reroutes", ())}
     for bend in bends.values():
         assert len({tuple(links[number][1:3]) for number in bend["linkIds"]}) == 1
         assert set(bend["linkIds"]) <= set(bends[bend.get("parentId", bend["id"])]["linkIds"])
-    for bent in graph["extra"]["linkExtensions"]:
+    for bent in graph["extra"].get("linkExtensions", ()):
         assert bent["id"] in bends[bent["parentId"]]["linkIds"]
 
 
@@ -309,7 +251,7 @@ def test_nodes_do_not_overlap_and_lie_in_groups(graph: dict[str, Any]) -> None:
         left, top, right, bottom = boxes[node["id"]]
         inside = [g for g in groups if g[0] <= left and g[1] <= top and right <= g[2] and bottom <= g[3]]
         touched = [g for g in groups if left < g[2] and g[0] < right and top < g[3] and g[1] < bottom]
-        assert len(inside) == len(touched) == (node["type"] != "MarkdownNote")
+        assert len(inside) == len(touched) == (node["type"] != "MarkdownNote"), f"{node['type']} at {node['pos']}"
 
 
 def test_every_wire_leads_to_the_right(graph: dict[str, Any]) -> None:
@@ -322,21 +264,31 @@ def test_every_wire_leads_to_the_right(graph: dict[str, Any]) -> None:
 
 
 def test_groups_are_numbered(graph: dict[str, Any]) -> None:
-    assert [group["title"] for group in graph["groups"]] == ["1 Segmentation", "2 ControlNet", "3 Start", "4 Sample"]
+    titles = [group["title"] for group in graph["groups"]]
+    assert [int(title.split()[0]) for title in titles] == list(range(1, len(titles) + 1))
 
 
-def test_files_have_the_names_agreed_and_the_note_names_them(name: str, graph: dict[str, Any]) -> None:
-    (note,) = one(graph, "MarkdownNote")["widgets_values"]
+def test_every_group_of_a_street_says_what_it_is_for(street_graph: dict[str, Any]) -> None:
+    titles = [group["title"] for group in street_graph["groups"]]
+    assert titles == ["1 Segmentation", "2 ControlNet", "3 Start", "4 Sample"]
+
+
+def test_files_have_the_names_agreed_and_the_note_names_them(street: str, street_graph: dict[str, Any]) -> None:
+    (note,) = one(street_graph, "MarkdownNote")["widgets_values"]
     for kind, ending in LOADERS.items():
-        file = one(graph, kind)["widgets_values"][0]
-        assert file == BEGINNINGS[name] + ending
-        assert f"`{file}`" in note
-    for folder in ("models/checkpoints", "models/controlnet", "models/scp_statistics", "huggingface.co/c7w/SCP-Diff"):
+        file = one(street_graph, kind)["widgets_values"][0]
+        assert file == BEGINNINGS[street] + ending
+        assert f"**{file}**" in note
+    for folder in ("models/checkpoints", "models/scp_statistics", "input"):
         assert folder in note
-    stem = name if name in RELEASED else "<set>"
-    for needed in (f"{stem}/{stem}.ckpt", f"{stem}/{stem}_10000_*_mean_std.npy", f"python scp_prior convert {stem}"):
-        assert needed in note
-    assert "U-Net was trained too" in note
+    if street in RELEASED:
+        for needed in (
+            f"{street}/{street}.ckpt",
+            f"{street}/{street}_10000_..._mean_std.npy",
+            "huggingface.co/c7w/SCP-Diff",
+        ):
+            assert needed in note
+        assert "U-Net was trained too" in note
 
 
 def test_note_names_only_nodes_and_widgets_that_exist(graph: dict[str, Any], shapes: dict[str, Shape]) -> None:
@@ -345,52 +297,61 @@ def test_note_names_only_nodes_and_widgets_that_exist(graph: dict[str, Any], sha
     for title in re.findall(r"\bSCP [A-Z]\w+(?: [A-Z]\w+)*", note):
         assert title in ours
     widgets = {name for node in graph["nodes"] for name in shapes[node["type"]].inputs}
-    for word in re.findall(r"`([a-z_]+)`", note):
-        assert word in widgets | {"disable"}
+    files = {value for node in graph["nodes"] for value in node["widgets_values"] if isinstance(value, str)}
+    for word in re.findall(r"\*\*([a-z_]+)\*\*", note):
+        # Values that stand in the graph are told in bold as well.
+        assert word in widgets | {"disable", "labels", "input", *NAMES} or word in files, word
 
 
-def test_settings_are_the_authors(name: str, graph: dict[str, Any], shapes: dict[str, Shape]) -> None:
-    prompt, cfg, size = RELEASED.get(name, ("Realistic city road scenes", 4.0, (0, 0)))
-    texts = [node["widgets_values"][0] for node in nodes_of(graph, "CLIPTextEncode")]
+def test_notes_have_no_code_marks(graph: dict[str, Any]) -> None:
+    """Nodes 2.0 shows them blue on blue."""
+    assert "`" not in one(graph, "MarkdownNote")["widgets_values"][0]
+
+
+def test_settings_are_the_authors(street: str, street_graph: dict[str, Any], shapes: dict[str, Shape]) -> None:
+    prompt, cfg, size = RELEASED.get(street, ("Realistic city road scenes", 4.0, (0, 0)))
+    texts = [node["widgets_values"][0] for node in nodes_of(street_graph, "CLIPTextEncode")]
     assert texts[0] == prompt + ", best quality, extremely detailed"
     assert texts[1] == (
         "longbody, lowres, bad anatomy, bad hands, missing fingers, extra digit, fewer digits, cropped, worst quality, "
         "low quality"
     )
-    alone = [kind for kind in shapes if kind != "MarkdownNote" and len(nodes_of(graph, kind)) == 1]
-    values = {kind: saved_values(one(graph, kind), shapes[kind]) for kind in alone}
+    alone = [kind for kind in shapes if kind != "MarkdownNote" and len(nodes_of(street_graph, kind)) == 1]
+    values = {kind: saved_values(one(street_graph, kind), shapes[kind]) for kind in alone}
     sampler = values.get("KSampler") or values["KSamplerAdvanced"]
     assert (sampler["cfg"], sampler["sampler_name"], sampler["scheduler"]) == (cfg, "ddim", "ddim_uniform")
     assert values["SCPDenoiseStart"] == {"timestep": 799, "steps": 20, "scheduler": "ddim_uniform"}
     prior = values["SCPPriorLatent"]
     assert (prior["width"], prior["height"], prior["method"], prior["strength"]) == (*size, "joint", 1)
-    assert values["SCPLabelsFromImage"]["palette"] == (name if name in RELEASED else "cityscapes")
+    assert values["SCPLabelsFromImage"]["palette"] == (street if street in RELEASED else "cityscapes")
     assert values["SCPHintFromLabels"]["palette"] == "auto"
     assert values["ControlNetApplyAdvanced"] == {"strength": 1, "start_percent": 0, "end_percent": 1}
-    if name in RELEASED:
+    if street in RELEASED:
         fit = values["ImageScale"]
         assert (fit["width"], fit["height"], fit["upscale_method"]) == (*size, "nearest-exact")
-        assert source(graph, one(graph, "SCPPriorLatent"), "model") == ("CheckpointLoaderSimple", "MODEL")
+        assert source(street_graph, one(street_graph, "SCPPriorLatent"), "model") == ("CheckpointLoaderSimple", "MODEL")
 
 
-def test_samplers_are_wired_as_the_readme_says(name: str, graph: dict[str, Any], shapes: dict[str, Shape]) -> None:
-    advanced = name == "ade20k"
-    sampler = one(graph, "KSamplerAdvanced" if advanced else "KSampler")
+def test_samplers_are_wired_as_the_readme_says(
+    street: str, street_graph: dict[str, Any], shapes: dict[str, Shape]
+) -> None:
+    advanced = street == "ade20k"
+    sampler = one(street_graph, "KSamplerAdvanced" if advanced else "KSampler")
     for side in ("positive", "negative"):
-        assert source(graph, sampler, side) == ("ControlNetApplyAdvanced", side)
-    assert source(graph, one(graph, "ControlNetApplyAdvanced"), "image") == ("SCPHintFromLabels", "hint")
+        assert source(street_graph, sampler, side) == ("ControlNetApplyAdvanced", side)
+    assert source(street_graph, one(street_graph, "ControlNetApplyAdvanced"), "image") == ("SCPHintFromLabels", "hint")
     if not advanced:
-        assert source(graph, sampler, "latent_image") == ("SCPPriorLatent", "latent")
+        assert source(street_graph, sampler, "latent_image") == ("SCPPriorLatent", "latent")
         for wire in ("denoise", "steps"):
-            assert source(graph, sampler, wire) == ("SCPDenoiseStart", wire)
+            assert source(street_graph, sampler, wire) == ("SCPDenoiseStart", wire)
         return
-    assert source(graph, sampler, "latent_image") == ("SCPNoisedLatent", "latent")
-    assert source(graph, sampler, "start_at_step") == ("SCPDenoiseStart", "start_at_step")
+    assert source(street_graph, sampler, "latent_image") == ("SCPNoisedLatent", "latent")
+    assert source(street_graph, sampler, "start_at_step") == ("SCPDenoiseStart", "start_at_step")
     values = saved_values(sampler, shapes["KSamplerAdvanced"])
     assert (values["add_noise"], values["steps"], values["end_at_step"]) == ("disable", 20, 10000)
-    noised = saved_values(one(graph, "SCPNoisedLatent"), shapes["SCPNoisedLatent"])
+    noised = saved_values(one(street_graph, "SCPNoisedLatent"), shapes["SCPNoisedLatent"])
     assert {key: noised[key] for key in ("timestep", "steps", "scheduler")} == saved_values(
-        one(graph, "SCPDenoiseStart"), shapes["SCPDenoiseStart"]
+        one(street_graph, "SCPDenoiseStart"), shapes["SCPDenoiseStart"]
     )
 
 
