@@ -116,6 +116,7 @@ def main() -> None:
     comfyui = setup_host()
     environment = host_environment()
     environment["PYTHONPATH"] = ":".join([str(comfyui), environment["PYTHONPATH"]])
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every run would compile the pack anew, as no user's does
     command = [str(host_python()), str(Path(__file__).resolve()), "--cpu", "--base-directory", str(BASE)]
     runs = []
     for _ in range(3):  # the first compiles the pack's modules
