@@ -27,6 +27,7 @@ if str(ROOT) not in sys.path:
     # For the library only: no process that imports this module may also import the host.
     sys.path.insert(0, str(ROOT))
 
+import demo_inputs
 import demo_model
 import tiny_models
 
@@ -399,7 +400,8 @@ def prepare(
         if node["class_type"] == "SCPReduceStatistics":
             folders = [base / "input" / node["inputs"][name] for name in ("images_folder", "labels_folder")]
             if not folders[0].exists():
-                write_pairs(*folders, node["inputs"]["palette"])
+                streets = node["inputs"]["images_folder"].startswith(demo_inputs.BEGINNING)
+                demo_inputs.write_pairs(*folders) if streets else write_pairs(*folders, node["inputs"]["palette"])
             written += folders
         for key, value in node["inputs"].items():
             if not isinstance(value, str):
@@ -413,7 +415,7 @@ def prepare(
                 written.append(target)
             elif (node["class_type"], key) == ("LoadImage", "image"):
                 target = base / "input" / value
-                if not target.exists() and not demo_model.install_map(base, value):
+                if not target.exists() and not demo_inputs.install_picture(base, value):
                     write_masked(target) if number in masked else write_segmentation(target, palette_name)
                 written.append(target)
     return written

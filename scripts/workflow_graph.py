@@ -71,6 +71,26 @@ NODE_TYPES: Mapping[str, NodeType] = {
         ),
         (("labels", "SCP_LABELS"),),
     ),
+    "SCPMaskFromLabels": NodeType(
+        (*_sockets(("labels", "SCP_LABELS")), *_widgets(("class_name", "COMBO"))), (("mask", "MASK"),)
+    ),
+    "SCPRegionPrompts": NodeType(
+        (
+            *_sockets(("conditioning", "CONDITIONING"), ("clip", "CLIP"), ("labels", "SCP_LABELS")),
+            Slot("statistics", "SCP_STATISTICS", optional=True),
+            *_widgets(("prompts", "STRING"), ("strength", "FLOAT")),
+            Slot("width", "INT", widget=True, optional=True),
+            Slot("height", "INT", widget=True, optional=True),
+        ),
+        (("conditioning", "CONDITIONING"),),
+    ),
+    "SCPInpaintLatent": NodeType(
+        (
+            *_sockets(("latent", "LATENT"), ("image", "IMAGE"), ("vae", "VAE"), ("mask", "MASK")),
+            *_widgets(("grow_mask_by", "INT")),
+        ),
+        (("latent", "LATENT"),),
+    ),
     "SCPPreviewLabels": NodeType(
         (*_sockets(("labels", "SCP_LABELS")), Slot("statistics", "SCP_STATISTICS", optional=True)),
         (("legend", "IMAGE"),),
