@@ -20,7 +20,7 @@ DEMO = ROOT / "demo"
 MAPS = DEMO / "maps"
 BEGINNING = "scp_demo"
 # The street to inpaint: its label map is among the demo's, and its picture is drawn here.
-_PHOTO_SEED, _PHOTO_INDEX = 2, 3
+_PHOTO_SEED, _PHOTO_INDEX = 2, 2
 PAIRS, _PAIRS_SEED = 24, 3
 # What somebody would paint by hand in the mask editor: corners in pixels of 256x128.
 MASKS: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {

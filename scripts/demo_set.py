@@ -32,7 +32,7 @@ import demo_model
 import tiny_models
 
 from scp_prior import Statistics, save_statistics
-from scp_prior.classes import ClassTable, palette, table
+from scp_prior.classes import ClassTable, palette, palettes, table
 from scp_prior.labels import hint_from_labels
 
 HEIGHT, WIDTH, CELL = 192, 384, 8  # a size that two CPU cores sample in half a minute
@@ -342,6 +342,12 @@ def dataset_of(prompt: Mapping[str, Any]) -> tuple[str, str]:
     return "cityscapes", "cityscapes"
 
 
+def _painted_in(name: str, otherwise: str) -> str:
+    """The palette that a picture's name begins with, as ade20k_labels.png does."""
+    beginning = name.partition("_")[0]
+    return beginning if beginning in palettes() else otherwise
+
+
 def _cached(kind: str, suffix: str, write: Callable[[Path], None], cache: Path) -> Path:
     """Return a file made by `write`, made only once for as long as the scripts that make it stay the same."""
     digest = hashlib.sha256(Path(tiny_models.__file__).read_bytes() + Path(__file__).read_bytes()).hexdigest()[:12]
@@ -416,7 +422,9 @@ def prepare(
             elif (node["class_type"], key) == ("LoadImage", "image"):
                 target = base / "input" / value
                 if not target.exists() and not demo_inputs.install_picture(base, value):
-                    write_masked(target) if number in masked else write_segmentation(target, palette_name)
+                    write_masked(target) if number in masked else write_segmentation(
+                        target, _painted_in(value, palette_name)
+                    )
                 written.append(target)
     return written
 

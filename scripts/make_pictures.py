@@ -29,6 +29,7 @@ from setup_host import make_base
 FOLDER, IMAGES = ROOT / "example_workflows", ROOT / "docs" / "images"
 WIDE, GAP, GROUND = 512, 4, (32, 32, 32)
 SHEET_WIDE = 1100
+_THREE_ROWS = 0.57  # of a picture of the classes' coverage, as a share of its width
 Prompt = dict[str, dict[str, Any]]
 Pictures = Mapping[str, Image.Image]  # by the title of the node that shows it
 
@@ -104,7 +105,8 @@ def _recoloured(shown: Pictures) -> Image.Image:
 
 def _reduced(shown: Pictures) -> Image.Image:
     small = beside([shown["Load Image"], shown["SCP Prior Latent"]], flat=[True, True])
-    return above(small, shown["SCP Reduce Statistics"])
+    known = shown["SCP Reduce Statistics"]
+    return above(small, known.crop((0, 0, known.width, round(known.width * _THREE_ROWS))))
 
 
 MADE: Mapping[str, Callable[[Pictures], Image.Image]] = {

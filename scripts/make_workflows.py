@@ -23,7 +23,8 @@ NEGATIVE = (
     "worst quality, low quality"
 )
 STEPS, TIMESTEP, SEED = 20, 799, 1
-SCENE_VARIATION, AUTO, GROW = 1, -1, 6
+SCENE_VARIATION, AUTO = 1, -1
+GROW = 2  # pixels; small as the picture is
 SAMPLER, SCHEDULER = "ddim", "ddim_uniform"
 # The demo's model: how its files begin, and the width and height it was trained at.
 DEMO, DEMO_SIZE = "scp_demo", (256, 128)
@@ -83,6 +84,7 @@ class _Photo(NamedTuple):
 
     name: str
     mask: int
+    way: tuple[int, int]  # a point between the mask's node and the corridor
 
 
 # The layout: left edges of the columns, and the top of the lower row.
@@ -208,7 +210,8 @@ def _inpainted(
     graph.bend(shown, left - 55, y, after=graph.bend(shown, _D - 30, y, after=graph.bend(shown, _D - 85, _LOWER + 150)))
     vaes.append(graph.link(ends.loader, "VAE", latent, "vae"))
     covered = [graph.link(photo.mask, "mask", latent, "mask")]
-    graph.bend(covered, left - 70, _CORRIDOR + 10, after=graph.bend(covered, _C - 50, _CORRIDOR + 10))
+    down = graph.bend(covered, _C - 50, _CORRIDOR + 10, after=graph.bend(covered, *photo.way))
+    graph.bend(covered, left - 70, _CORRIDOR + 10, after=down)
     return latent
 
 
@@ -301,7 +304,7 @@ def _painted(example: Example) -> Json:
 
 
 # What becomes what in the photo.
-_REPLACED, _BY = "building", "vegetation"
+_REPLACED, _BY = "vegetation", "building"
 
 
 def _replaced(example: Example) -> Json:
@@ -317,7 +320,7 @@ def _replaced(example: Example) -> Json:
     graph.link(labels, "labels", paint, "labels")
     graph.link(mask, "mask", paint, "mask")
     graph.group("1 Replace a Class", [picture, labels, mask, paint])
-    return _rest(graph, example, paint, left, _Photo(f"{name}.png", mask))
+    return _rest(graph, example, paint, left, _Photo(f"{name}.png", mask, (_B + 75, 330)))
 
 
 def _recoloured(example: Example) -> Json:
@@ -421,7 +424,7 @@ EXAMPLES = (
         strengths="car: 0.5",
     ),
     Example("inpaint", DEMO, "cityscapes", _ROADS, 3, (0, 0), False, notes.INPAINT, "inpaint"),
-    Example("recolor", "ade20k", "ade20k-controlnet", "", 0, (0, 0), False, notes.RECOLOR, "recolor"),
+    Example("recolor", "ade20k-oneformer", "ade20k", "", 0, (0, 0), False, notes.RECOLOR, "recolor"),
     Example("own-statistics", DEMO, "cityscapes", "", 0, (0, 0), False, notes.OWN, "own-statistics"),
 )
 

@@ -129,7 +129,7 @@ photos, put the three files of the template **cityscapes** into the loaders.
 
 INPAINT = f"""\
 # Replace a class of a photo
-The houses become trees. All else stays the photo.
+The trees become houses. All else stays the photo.
 
 1. **Photo**, and **Its Label Map** of the same size.
 2. **What Is Replaced**: the class to take away. Or wire a mask of the mask editor in its place.
@@ -145,10 +145,12 @@ The houses become trees. All else stays the photo.
 
 RECOLOR = """\
 # From one palette to another
-**SCP Recolor** repaints what a segmentation preprocessor made in the colours your ControlNet was trained on. \
+**SCP Recolor** repaints what a segmentation preprocessor made in the colours your ControlNet was trained on. Here: \
+from what the OneFormer preprocessor paints since June 2025 to what most ADE20K ControlNets know.
+
 **from_palette** auto finds out how the picture is painted and says how sure it is; choose it yourself where it is \
-not. **to_palette**: **ade20k-controlnet** is what the ADE20K ControlNet of SCP-Diff wants, **ade20k** what most \
-others want. Wire **image** into Apply ControlNet instead of Save Image.
+not. **to_palette**: **ade20k** for most ControlNets, ade20k-controlnet for the authors'. Then wire **image** into \
+Apply ControlNet instead of Save Image.
 """
 
 OWN = f"""\

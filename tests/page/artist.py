@@ -40,11 +40,12 @@ class Artist:
 
     Attributes:
         page: playwright's page, for what is not an act of everybody's.
+        vue: whether the page draws its nodes as Nodes 2.0.
         complaints: errors and warnings of the console, exceptions, and answers of 400 and more, harmless ones aside.
     """
 
     def __init__(self, context: BrowserContext, url: str) -> None:
-        self.url, self.complaints = url, list[str]()
+        self.url, self.vue, self.complaints = url, False, list[str]()
         self.page: Page = context.new_page()
         self.page.on("console", self._heard)
         self.page.on("pageerror", lambda error: self._complain(f"exception: {error}"))
@@ -52,6 +53,7 @@ class Artist:
         self.page.route("**/*", self._fence)
         self.page.goto(url, wait_until="domcontentloaded")
         self.page.wait_for_function(READY, timeout=90_000)
+        self.vue = self.page.evaluate("app.extensionManager.setting.get('Comfy.VueNodes.Enabled')")
 
     def _complain(self, text: str) -> None:
         if not harmless(text):
@@ -265,10 +267,9 @@ class Artist:
 
     def shown(self) -> dict[str, list[tuple[int, int]]]:
         """Wait until every picture of the last run is in its node; return {node type: sizes of its pictures}."""
-        vue = self.page.evaluate("app.extensionManager.setting.get('Comfy.VueNodes.Enabled')")
         look = (
             """id => [...document.querySelectorAll(`[data-node-id="${id}"] img`)]"""
-            if vue
+            if self.vue
             else "id => app.graph.getNodeById(id)?.imgs ?? []"
         )
         # A node inside a subgraph, "1:2", is drawn only where that is open.
