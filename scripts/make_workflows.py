@@ -352,8 +352,8 @@ def _reduced(example: Example) -> Json:
     known = [graph.link(reduce, "statistics", one, "statistics") for one in (legend, prior)]
     graph.bend(known, 1580, 606, after=graph.bend(known, 760, 606))
     decodes = [graph.link(loader, "VAE", prior, "vae")]
-    across = graph.bend(decodes, 745, 622, after=graph.bend(decodes, 325, 575))
-    graph.bend(decodes, 1592, 622, after=across)
+    down = graph.bend(decodes, 325, 575, after=graph.bend(decodes, 325, 120))
+    graph.bend(decodes, 1592, 622, after=graph.bend(decodes, 745, 622, after=down))
     shown = graph.add("PreviewImage", (2060, 660, 400, 300))
     graph.link(prior, "preview", shown, "images")
     graph.group("2 Try Them on a Map", [picture, labels, legend, prior, shown])

@@ -77,13 +77,14 @@ def test_a_class_chosen_in_the_menu_of_ones_own_map_gives_another_picture(artist
         return artist.page.request.get(artist.page.evaluate(find)).body()
 
     artist.open_template("paint")
+    artist.fit()
     before = saved()
     find = "app.graph.nodes.find(node => node.title === 'Paint Building').id"
     building = artist.page.evaluate(find)
     artist.fit([building])
     choose(artist, building, "class_name", "vegetation")
-    after = saved()
     artist.fit()
+    after = saved()
     artist.picture("paint-own-map")
     pictures = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=float) for png in (before, after)]
     # Leaves are greener than walls.
