@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, Response, Route
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, Response, Route
+from playwright.sync_api import TimeoutError as PageTimeout
 
 SCREENSHOTS = Path(__file__).resolve().parent / "screenshots"
 # Nodes the page makes by itself, without the host knowing them.
@@ -84,6 +86,15 @@ class Artist:
     def settle(self) -> None:
         """Wait until the page has drawn what it knows: two frames, since the first may have been under way."""
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def until(self, act: Callable[[], Any], seen: Locator) -> None:
+        """Do something until its effect is seen: on a busy machine clicks come too far apart, or at an old drawing."""
+        for _ in range(3):
+            act()
+            with contextlib.suppress(PageTimeout):
+                seen.wait_for(timeout=10_000)
+                return
+        seen.wait_for()
 
     def dialog(self) -> str:
         """Wait for a dialog and return its text."""
@@ -169,8 +180,9 @@ class Artist:
         """Double-click on the canvas, type, and take the first node that is offered; return its id."""
         canvas, known = self.page.locator("#graph-canvas"), self.page.evaluate("app.graph.nodes.map(node => node.id)")
         box = canvas.bounding_box()
-        canvas.dblclick(position={"x": box["width"] / 2, "y": box["height"] / 3})
-        self.page.keyboard.type(words)
+        field = self.page.locator(".comfy-vue-node-search-container input:visible").first
+        self.until(lambda: canvas.dblclick(position={"x": box["width"] / 2, "y": box["height"] / 3}), field)
+        field.press_sequentially(words)
         self.page.locator(".p-autocomplete-option", has_text=words).first.wait_for()
         self.picture(f"search-{words.split()[0].lower()}")
         self.page.keyboard.press("Enter")
@@ -266,7 +278,7 @@ class Artist:
         return self.page.evaluate("window.scpRun.end") or {"kind": "refused", "message": self.dialog()}
 
     def shown(self) -> dict[str, list[tuple[int, int]]]:
-        """Wait until every picture of the last run is in its node; return {node type: sizes of its pictures}."""
+        """Wait until every node with pictures has those of the last run; return {node type: their sizes}."""
         look = (
             """id => [...document.querySelectorAll(`[data-node-id="${id}"] img`)]"""
             if self.vue
@@ -276,8 +288,11 @@ class Artist:
         found = self.page.wait_for_function(
             f"""() => {{
                 const pictures = {look}, found = {{}}
-                for (const id of Object.keys(window.scpRun.shown).filter(id => !id.includes(':'))) {{
-                    const there = pictures(id).filter(one => one.complete && one.naturalWidth)
+                for (const [id, {{ images }}] of Object.entries(window.scpRun.shown)) {{
+                    if (id.includes(':')) continue
+                    const names = images.map(one => one.filename)
+                    const there = pictures(id).filter(one => one.complete && one.naturalWidth
+                        && names.includes(new URL(one.src).searchParams.get('filename')))
                     if (!there.length) return null
                     found[app.graph.getNodeById(id).type] = there.map(one => [one.naturalWidth, one.naturalHeight])
                 }}

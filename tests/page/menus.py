@@ -15,10 +15,11 @@ def value(artist: Artist, node: int, widget: str) -> Any:
 
 def opened(artist: Artist, node: int, widget: str):
     """Click on a combo; return the entries of the menu that opens."""
+    artist.settle()
     if artist.vue:
         row = artist.page.locator(f'[data-node-id="{node}"] .lg-node-widget', has_text=widget)
-        row.locator(".p-select").click()
         entries = artist.page.locator(".p-select-option")
+        artist.until(row.locator(".p-select").click, entries.first)
     else:
         x, y = artist.page.evaluate(
             """([id, name]) => {
@@ -30,9 +31,8 @@ def opened(artist: Artist, node: int, widget: str):
             }""",
             [node, widget],
         )
-        artist.page.mouse.click(x, y)
         entries = artist.page.locator(".litecontextmenu .litemenu-entry")
-    entries.first.wait_for()
+        artist.until(lambda: artist.page.mouse.click(x, y), entries.first)
     return entries
 
 
