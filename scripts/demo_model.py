@@ -6,17 +6,15 @@ U-Net, autoencoder and text encoder together, as users' own models come; it is p
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from layout import ROOT
+import demo_inputs
+from demo_inputs import DEMO, replaced
 
-DEMO = ROOT / "demo"
 WEIGHTS = DEMO / "weights"
-MAPS = DEMO / "maps"
 NODES = "scp-demo-model"
 """The folder of custom nodes that lets the host's loaders read the model (demo/host_nodes)."""
 
@@ -48,21 +46,10 @@ FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
 """Name in the workflows -> model folder, and what writes the file."""
 
 
-def _replaced(target: Path, write: Callable[[Path], None]) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
-
-
 def install_model(base: Path, name: str) -> Path:
     """Write one of FILES into a base directory's model folder; return its path."""
     folder, write = FILES[name]
-    return _replaced(base / "models" / folder / name, write)
+    return replaced(base / "models" / folder / name, write)
 
 
 def install_nodes(base: Path) -> str:
@@ -76,24 +63,9 @@ def install_nodes(base: Path) -> str:
     return NODES
 
 
-def map_of(name: str) -> Path | None:
-    """The demo's label map that an input picture of this name is, or None."""
-    source = MAPS / {"scp_demo_labels.png": "street-1.png"}.get(name, name.removeprefix("scp_demo_"))
-    return source if name.startswith("scp_demo_") and source.parent == MAPS and source.is_file() else None
-
-
-def install_map(base: Path, name: str) -> bool:
-    """Put a label map into the input folder if the demo has one of that name; return whether it has."""
-    source = map_of(name)
-    if source is not None:
-        _replaced(base / "input" / name, partial(_copy, source))
-    return source is not None
-
-
 def install(base: Path) -> None:
-    """Put everything there: models, and all maps."""
+    """Put everything there: models, and all pictures."""
     for name in FILES:
         install_model(base, name)
-    for path in MAPS.glob("*.png"):
-        install_map(base, f"scp_demo_{path.name}")
-    install_map(base, "scp_demo_labels.png")
+    for name in demo_inputs.PICTURES:
+        demo_inputs.install_picture(base, name)

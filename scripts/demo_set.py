@@ -27,11 +27,12 @@ if str(ROOT) not in sys.path:
     # For the library only: no process that imports this module may also import the host.
     sys.path.insert(0, str(ROOT))
 
+import demo_inputs
 import demo_model
 import tiny_models
 
 from scp_prior import Statistics, save_statistics
-from scp_prior.classes import ClassTable, palette, table
+from scp_prior.classes import ClassTable, palette, palettes, table
 from scp_prior.labels import hint_from_labels
 
 HEIGHT, WIDTH, CELL = 192, 384, 8  # a size that two CPU cores sample in half a minute
@@ -341,6 +342,12 @@ def dataset_of(prompt: Mapping[str, Any]) -> tuple[str, str]:
     return "cityscapes", "cityscapes"
 
 
+def _painted_in(name: str, otherwise: str) -> str:
+    """The palette that a picture's name begins with, as ade20k_labels.png does."""
+    beginning = name.partition("_")[0]
+    return beginning if beginning in palettes() else otherwise
+
+
 def _cached(kind: str, suffix: str, write: Callable[[Path], None], cache: Path) -> Path:
     """Return a file made by `write`, made only once for as long as the scripts that make it stay the same."""
     digest = hashlib.sha256(Path(tiny_models.__file__).read_bytes() + Path(__file__).read_bytes()).hexdigest()[:12]
@@ -399,7 +406,8 @@ def prepare(
         if node["class_type"] == "SCPReduceStatistics":
             folders = [base / "input" / node["inputs"][name] for name in ("images_folder", "labels_folder")]
             if not folders[0].exists():
-                write_pairs(*folders, node["inputs"]["palette"])
+                streets = node["inputs"]["images_folder"].startswith(demo_inputs.BEGINNING)
+                demo_inputs.write_pairs(*folders) if streets else write_pairs(*folders, node["inputs"]["palette"])
             written += folders
         for key, value in node["inputs"].items():
             if not isinstance(value, str):
@@ -413,8 +421,10 @@ def prepare(
                 written.append(target)
             elif (node["class_type"], key) == ("LoadImage", "image"):
                 target = base / "input" / value
-                if not target.exists() and not demo_model.install_map(base, value):
-                    write_masked(target) if number in masked else write_segmentation(target, palette_name)
+                if not target.exists() and not demo_inputs.install_picture(base, value):
+                    write_masked(target) if number in masked else write_segmentation(
+                        target, _painted_in(value, palette_name)
+                    )
                 written.append(target)
     return written
 

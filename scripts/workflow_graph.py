@@ -15,6 +15,9 @@ Box = tuple[int, int, int, int]  # left, top, width, height of a node's body; it
 TITLE = 30
 GROUP_MARGIN, GROUP_HEAD = 20, 90  # a group's head holds its own title and the title of the node below it
 
+# What of a common screen is the graph's, and the room the page's own menus take, in pixels.
+SCREEN, MENUS = 1790, (70, 190)
+
 # Colours the page itself offers for nodes and groups.
 GREEN, RED, NOTE = ("#232", "#353"), ("#322", "#533"), ("#432", "#653")
 BLUE, OCHRE = "#3f789e", "#b58b2a"
@@ -70,6 +73,26 @@ NODE_TYPES: Mapping[str, NodeType] = {
             *_widgets(("palette", "COMBO"), ("class_name", "COMBO"), ("width", "INT"), ("height", "INT")),
         ),
         (("labels", "SCP_LABELS"),),
+    ),
+    "SCPMaskFromLabels": NodeType(
+        (*_sockets(("labels", "SCP_LABELS")), *_widgets(("class_name", "COMBO"))), (("mask", "MASK"),)
+    ),
+    "SCPRegionPrompts": NodeType(
+        (
+            *_sockets(("conditioning", "CONDITIONING"), ("clip", "CLIP"), ("labels", "SCP_LABELS")),
+            Slot("statistics", "SCP_STATISTICS", optional=True),
+            *_widgets(("prompts", "STRING"), ("strength", "FLOAT")),
+            Slot("width", "INT", widget=True, optional=True),
+            Slot("height", "INT", widget=True, optional=True),
+        ),
+        (("conditioning", "CONDITIONING"),),
+    ),
+    "SCPInpaintLatent": NodeType(
+        (
+            *_sockets(("latent", "LATENT"), ("image", "IMAGE"), ("vae", "VAE"), ("mask", "MASK")),
+            *_widgets(("grow_mask_by", "INT")),
+        ),
+        (("latent", "LATENT"),),
     ),
     "SCPPreviewLabels": NodeType(
         (*_sockets(("labels", "SCP_LABELS")), Slot("statistics", "SCP_STATISTICS", optional=True)),
@@ -290,7 +313,7 @@ class Graph:
         for node in self._nodes:
             for slot in node["outputs"]:
                 slot["links"] = slot["links"] or None
-        extra: Json = {"ds": {"scale": 0.66, "offset": [125, 290]}, "workflowRendererVersion": "LG"}
+        extra: Json = {"ds": self._view(), "workflowRendererVersion": "LG"}
         if self._bends:
             extra["reroutes"] = self._bends
             extra["linkExtensions"] = [{"id": link, "parentId": bend} for link, bend in self._bent.items()]
@@ -306,6 +329,13 @@ class Graph:
             "extra": extra,
             "version": 0.4,
         }
+
+    def _view(self) -> Json:
+        """Return what the page shows when it opens the graph: all of its width, below the menus."""
+        left = min(node["pos"][0] for node in self._nodes)
+        right = max(node["pos"][0] + node["size"][0] for node in self._nodes)
+        scale = round(min(0.66, SCREEN / (right - left)), 2)
+        return {"scale": scale, "offset": [round(MENUS[0] / scale) - left, round(MENUS[1] / scale)]}
 
     def _run_order(self) -> list[int]:
         """Return the node ids as the page orders them: sources first, then first ready, first served."""

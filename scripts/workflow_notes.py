@@ -19,6 +19,16 @@ all of them. With the same seed the picture is the one KSampler gives.
 """
 
 
+DEMO = """\
+Files named scp_demo come from make comfy: a small model trained on generated streets. It draws 256 x 128 only, and \
+has learnt no words."""
+
+ONE_SIDED = """\
+**Negative Prompt** goes past Apply ControlNet to KSampler, so that **cfg** strengthens the label map. The authors' \
+ControlNets were used on both sides: for those, wire **negative** of Apply ControlNet instead.
+"""
+
+
 def change_first(look: str, size: str) -> str:
     return f"""\
 ## What to change first
@@ -75,42 +85,80 @@ Choose your own in the loaders:
 | **scp_demo_labels.png** | input | your segmentation picture |
 
 The templates **cityscapes**, **ade20k** and **coco-stuff** say where the authors' files are and how they get here. \
-Files of the names above are made by make demo and make comfy: tiny and **never trained**, they show that the graph \
-runs and cannot draw.
+{DEMO}
 
 {change_first("what you want to see", "that of the segmentation picture, as long as **width** and **height** are 0.")}
-{KSAMPLER}"""
+{KSAMPLER}
+{ONE_SIDED}"""
 
 
 PAINT = f"""\
 # Paint your own map
 No segmentation picture needed: the map is composed class by class, each over the ones before it.
 
-1. **Mask: building**, **Mask: road**, **Mask: car**: right-click on the picture, **Open in MaskEditor**, paint where \
-the class is to be, save. Any picture will do; only what you paint counts.
+1. **Mask: building**, **Mask: sidewalk**, **Mask: road**, **Mask: car**: right-click on the picture, **Open in \
+MaskEditor**, paint where the class is to be, save. Any picture will do; only what you paint counts.
 2. Press **Run**. The legend in **SCP Preview Labels** shows the map.
-3. More regions: copy a pair of nodes and wire them into the chain, the farthest first. Another class: **class_name**. \
+3. Another class: **class_name**. More regions: copy a pair of nodes and wire them into the chain, the farthest first. \
 Masks from SAM or drawn shapes go into **mask** as well.
 
-Size: **width** and **height** of the first **SCP Paint Labels** and of **SCP Prior Latent**. The models are those of \
-the template **cityscapes**; it says how to get them.
+**Size**: **width** and **height** of the first **SCP Paint Labels**; masks are fitted to it.
 
-{KSAMPLER}"""
+## The files
+{DEMO} For photos, put the three files of the template **cityscapes** into the loaders, and its size here.
+
+{KSAMPLER}
+{ONE_SIDED}"""
+
+REGIONS = f"""\
+# Words and strengths for single classes
+1. **prompts** of SCP Region Prompts: one **class: words** a line. The words count on exactly the cells the prior and \
+the ControlNet give that class; all else keeps **Prompt**.
+2. **class_strength** of SCP Prior Latent: one **class: number** a line. Below 1 the prior says less there, and the \
+model has more freedom: here the cars need not have the usual colours.
+3. Class names are those of the map's palette; the legend in **SCP Labels From Image** has them.
+
+Every line of words makes sampling longer.
+
+## The files
+{DEMO} So here **prompts** changes next to nothing, and **class_strength** does; with a model that reads, both do. For \
+photos, put the three files of the template **cityscapes** into the loaders.
+
+{KSAMPLER}
+{ONE_SIDED}"""
+
+INPAINT = f"""\
+# Replace a class of a photo
+The trees become houses. All else stays the photo.
+
+1. **Photo**, and **Its Label Map** of the same size.
+2. **What Is Replaced**: the class to take away. Or wire a mask of the mask editor in its place.
+3. **What Comes There**: the class to put there. The ControlNet sees the new map, and the prior fills the mask with it.
+4. **grow_mask_by**: how many pixels the mask grows, so that no edge of the old is left.
+5. **timestep** of SCP Denoise Start: 999 forgets the prior, lower stays closer to it.
+
+## The files
+{DEMO} For photos, put the three files of the template **cityscapes** into the loaders.
+
+{KSAMPLER}
+{ONE_SIDED}"""
 
 RECOLOR = """\
 # From one palette to another
-**SCP Recolor** repaints what a segmentation preprocessor made in the colours your ControlNet was trained on. \
+**SCP Recolor** repaints what a segmentation preprocessor made in the colours your ControlNet was trained on. Here: \
+from what the OneFormer preprocessor paints since June 2025 to what most ADE20K ControlNets know.
+
 **from_palette** auto finds out how the picture is painted and says how sure it is; choose it yourself where it is \
-not. **to_palette**: **ade20k-controlnet** is what the ADE20K ControlNet of SCP-Diff wants, **ade20k** what most \
-others want. Wire **image** into Apply ControlNet instead of Save Image.
+not. **to_palette**: **ade20k** for most ControlNets, ade20k-controlnet for the authors'. Then wire **image** into \
+Apply ControlNet instead of Save Image.
 """
 
-OWN = """\
+OWN = f"""\
 # Statistics of your own photos
 What a class looks like, at each place, learned from your photos and for your model.
 
-1. In ComfyUI's **input** folder: **my_photos/photos** with the photos, **my_photos/labels** with a label map for \
-each, of the same name. Press **R**. Twenty pairs are enough to begin with, a few hundred are better.
+1. Two folders in ComfyUI's **input** folder: photos, and label maps of the same names. Press **R**, then choose \
+them in **images_folder** and **labels_folder**. Twenty pairs are enough to begin with, a few hundred are better.
 2. **Load Checkpoint**: the model you will sample with. Statistics belong to its VAE.
 3. **palette** in both nodes: how the maps are painted.
 4. **width** and **height**: the size of the pictures you will make.
@@ -118,4 +166,6 @@ each, of the same name. Press **R**. Twenty pairs are enough to begin with, a fe
 
 On the right one map is tried: how many photos stand behind each class, and what the prior looks like. The template \
 **minimal** makes pictures with it.
+
+{DEMO}
 """

@@ -45,7 +45,7 @@ def pictures(server, prompt) -> list[np.ndarray]:
 
 
 def test_there_are_graphs_for_every_data_set():
-    uses = {"paint", "recolor", "own-statistics"}
+    uses = {"paint", "regions", "inpaint", "recolor", "own-statistics"}
     assert {path.stem for path in WORKFLOWS} >= {"cityscapes", "ade20k", "coco-stuff", "minimal"} | uses
     for path in WORKFLOWS:
         assert path.with_suffix(".jpg").is_file()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, Response, Route
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, Response, Route
+from playwright.sync_api import TimeoutError as PageTimeout
 
 SCREENSHOTS = Path(__file__).resolve().parent / "screenshots"
 # Nodes the page makes by itself, without the host knowing them.
@@ -40,11 +42,12 @@ class Artist:
 
     Attributes:
         page: playwright's page, for what is not an act of everybody's.
+        vue: whether the page draws its nodes as Nodes 2.0.
         complaints: errors and warnings of the console, exceptions, and answers of 400 and more, harmless ones aside.
     """
 
     def __init__(self, context: BrowserContext, url: str) -> None:
-        self.url, self.complaints = url, list[str]()
+        self.url, self.vue, self.complaints = url, False, list[str]()
         self.page: Page = context.new_page()
         self.page.on("console", self._heard)
         self.page.on("pageerror", lambda error: self._complain(f"exception: {error}"))
@@ -52,6 +55,7 @@ class Artist:
         self.page.route("**/*", self._fence)
         self.page.goto(url, wait_until="domcontentloaded")
         self.page.wait_for_function(READY, timeout=90_000)
+        self.vue = self.page.evaluate("app.extensionManager.setting.get('Comfy.VueNodes.Enabled')")
 
     def _complain(self, text: str) -> None:
         if not harmless(text):
@@ -82,6 +86,15 @@ class Artist:
     def settle(self) -> None:
         """Wait until the page has drawn what it knows: two frames, since the first may have been under way."""
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def until(self, act: Callable[[], Any], seen: Locator) -> None:
+        """Do something until its effect is seen: on a busy machine clicks come too far apart, or at an old drawing."""
+        for _ in range(3):
+            act()
+            with contextlib.suppress(PageTimeout):
+                seen.wait_for(timeout=10_000)
+                return
+        seen.wait_for()
 
     def dialog(self) -> str:
         """Wait for a dialog and return its text."""
@@ -167,8 +180,9 @@ class Artist:
         """Double-click on the canvas, type, and take the first node that is offered; return its id."""
         canvas, known = self.page.locator("#graph-canvas"), self.page.evaluate("app.graph.nodes.map(node => node.id)")
         box = canvas.bounding_box()
-        canvas.dblclick(position={"x": box["width"] / 2, "y": box["height"] / 3})
-        self.page.keyboard.type(words)
+        field = self.page.locator(".comfy-vue-node-search-container input:visible").first
+        self.until(lambda: canvas.dblclick(position={"x": box["width"] / 2, "y": box["height"] / 3}), field)
+        field.press_sequentially(words)
         self.page.locator(".p-autocomplete-option", has_text=words).first.wait_for()
         self.picture(f"search-{words.split()[0].lower()}")
         self.page.keyboard.press("Enter")
@@ -264,19 +278,21 @@ class Artist:
         return self.page.evaluate("window.scpRun.end") or {"kind": "refused", "message": self.dialog()}
 
     def shown(self) -> dict[str, list[tuple[int, int]]]:
-        """Wait until every picture of the last run is in its node; return {node type: sizes of its pictures}."""
-        vue = self.page.evaluate("app.extensionManager.setting.get('Comfy.VueNodes.Enabled')")
+        """Wait until every node with pictures has those of the last run; return {node type: their sizes}."""
         look = (
             """id => [...document.querySelectorAll(`[data-node-id="${id}"] img`)]"""
-            if vue
+            if self.vue
             else "id => app.graph.getNodeById(id)?.imgs ?? []"
         )
         # A node inside a subgraph, "1:2", is drawn only where that is open.
         found = self.page.wait_for_function(
             f"""() => {{
                 const pictures = {look}, found = {{}}
-                for (const id of Object.keys(window.scpRun.shown).filter(id => !id.includes(':'))) {{
-                    const there = pictures(id).filter(one => one.complete && one.naturalWidth)
+                for (const [id, {{ images }}] of Object.entries(window.scpRun.shown)) {{
+                    if (id.includes(':')) continue
+                    const names = images.map(one => one.filename)
+                    const there = pictures(id).filter(one => one.complete && one.naturalWidth
+                        && names.includes(new URL(one.src).searchParams.get('filename')))
                     if (!there.length) return null
                     found[app.graph.getNodeById(id).type] = there.map(one => [one.naturalWidth, one.naturalHeight])
                 }}

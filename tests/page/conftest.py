@@ -1,4 +1,4 @@
-"""A real ComfyUI with stand-in models, and a real browser on its page."""
+"""A real ComfyUI with the demo's model and stand-ins, and a real browser on its page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import demo_model
 import demo_set
 import graph_convert
 import pytest
@@ -43,8 +44,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(base: Path) -> Iterator[Server]:
-    """A running ComfyUI that has every file the templates name, each a stand-in."""
-    with Server(base) as running:
+    """A running ComfyUI that has every file the templates name: the demo's, or a stand-in."""
+    with Server(base, extra_nodes=[demo_model.install_nodes(base)]) as running:
         info = running.object_info()
         for workflow in WORKFLOWS:
             demo_set.prepare(graph_convert.load(workflow, info), base)

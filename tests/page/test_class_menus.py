@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from artist import READY, Artist
 from conftest import VIEW, settings_of
 from layout import ROOT
+from menus import choose, opened, value
 
 from scp_prior.classes import table
 from scp_prior.naming import names_of
@@ -24,9 +24,7 @@ def page_of(server, browser, request) -> Iterator[Artist]:
     context = browser.new_context(viewport=VIEW)
     context.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
     with settings_of(server, context, {"Comfy.VueNodes.Enabled": request.param}):
-        someone = Artist(context, server.url)
-        someone.vue = request.param
-        yield someone
+        yield Artist(context, server.url)
     context.close()
 
 
@@ -62,35 +60,6 @@ def add(artist: Artist, kind: str, **wires: int) -> int:
     return node
 
 
-def value(artist: Artist, node: int, widget: str) -> Any:
-    return artist.page.evaluate(
-        "([id, name]) => app.graph.getNodeById(id).widgets.find(one => one.name === name).value", [node, widget]
-    )
-
-
-def opened(artist: Artist, node: int, widget: str):
-    """Click on a combo; return the entries of the menu that opens."""
-    if artist.vue:
-        row = artist.page.locator(f'[data-node-id="{node}"] .lg-node-widget', has_text=widget)
-        row.locator(".p-select").click()
-        entries = artist.page.locator(".p-select-option")
-    else:
-        x, y = artist.page.evaluate(
-            """([id, name]) => {
-                const node = app.graph.getNodeById(id), { scale, offset } = app.canvas.ds
-                const widget = node.widgets.find(one => one.name === name)
-                const { x, y } = app.canvas.canvas.getBoundingClientRect()
-                return [x + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale,
-                        y + (node.pos[1] + widget.y + 10 + offset[1]) * scale]
-            }""",
-            [node, widget],
-        )
-        artist.page.mouse.click(x, y)
-        entries = artist.page.locator(".litecontextmenu .litemenu-entry")
-    entries.first.wait_for()
-    return entries
-
-
 def offered(artist: Artist, node: int, widget: str = "class_name") -> list[str]:
     """What a combo offers; it is closed again, by choosing what it has."""
     entries = opened(artist, node, widget)
@@ -98,14 +67,6 @@ def offered(artist: Artist, node: int, widget: str = "class_name") -> list[str]:
     entries.nth(names.index(value(artist, node, widget))).click()
     entries.first.wait_for(state="hidden")
     return names
-
-
-def choose(artist: Artist, node: int, widget: str, wanted: str) -> None:
-    entries = opened(artist, node, widget)
-    names = [text.strip() for text in entries.all_inner_texts()]
-    entries.nth(names.index(wanted)).click()
-    entries.first.wait_for(state="hidden")
-    assert value(artist, node, widget) == wanted
 
 
 def test_a_menu_offers_exactly_the_classes_of_the_palette_on_its_node(artist: Artist) -> None:

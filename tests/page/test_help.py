@@ -47,8 +47,9 @@ def words() -> dict[str, dict]:
 
 def named(artist: Artist) -> dict[str, str]:
     """{node id: title} of the pack's nodes, as a new node would be called."""
-    titles = "Object.entries(LiteGraph.registered_node_types).map(([id, node]) => [id, node.title])"
-    return {name: title for name, title in artist.page.evaluate(titles) if name.startswith("SCP")}
+    titles = """module => Object.entries(LiteGraph.registered_node_types)
+        .filter(([, node]) => node.nodeData?.python_module === module).map(([id, node]) => [id, node.title])"""
+    return dict(artist.page.evaluate(titles, MODULE))
 
 
 def wait_for_names(artist: Artist, words: dict[str, dict]) -> None:

@@ -23,7 +23,8 @@ with mock.patch.object(sys, "path", [str(_ROOT / "scripts"), *sys.path]):
     _SPEC.loader.exec_module(make_workflows)
 
 STREETS = ("minimal", "cityscapes", "ade20k", "coco-stuff")  # of one layout: a segmentation picture, an image
-NAMES = (*STREETS, "paint", "recolor", "own-statistics")
+NAMES = (*STREETS, "paint", "regions", "inpaint", "recolor", "own-statistics")
+DEMO = ("minimal", "paint", "regions", "inpaint")  # drawn by the demo's trained model
 RELEASED = {  # prompt, CFG, (width, height), as the authors' inference script has them
     "cityscapes": ("Realistic city road scenes", 4.0, (1024, 512)),
     "ade20k": ("diverse images depicting various scenes", 7.5, (512, 512)),
@@ -309,7 +310,7 @@ def test_notes_have_no_code_marks(graph: dict[str, Any]) -> None:
 
 
 def test_settings_are_the_authors(street: str, street_graph: dict[str, Any], shapes: dict[str, Shape]) -> None:
-    prompt, cfg, size = RELEASED.get(street, ("Realistic city road scenes", 4.0, (0, 0)))
+    prompt, cfg, size = RELEASED.get(street, ("Realistic city road scenes", 3.0, (0, 0)))
     texts = [node["widgets_values"][0] for node in nodes_of(street_graph, "CLIPTextEncode")]
     assert texts[0] == prompt + ", best quality, extremely detailed"
     assert texts[1] == (
@@ -337,8 +338,9 @@ def test_samplers_are_wired_as_the_readme_says(
 ) -> None:
     advanced = street == "ade20k"
     sampler = one(street_graph, "KSamplerAdvanced" if advanced else "KSampler")
-    for side in ("positive", "negative"):
-        assert source(street_graph, sampler, side) == ("ControlNetApplyAdvanced", side)
+    assert source(street_graph, sampler, "positive") == ("ControlNetApplyAdvanced", "positive")
+    if street in RELEASED:
+        assert source(street_graph, sampler, "negative") == ("ControlNetApplyAdvanced", "negative")
     assert source(street_graph, one(street_graph, "ControlNetApplyAdvanced"), "image") == ("SCPHintFromLabels", "hint")
     if not advanced:
         assert source(street_graph, sampler, "latent_image") == ("SCPPriorLatent", "latent")
@@ -353,6 +355,46 @@ def test_samplers_are_wired_as_the_readme_says(
     assert {key: noised[key] for key in ("timestep", "steps", "scheduler")} == saved_values(
         one(street_graph, "SCPDenoiseStart"), shapes["SCPDenoiseStart"]
     )
+
+
+@pytest.fixture(params=DEMO)
+def demo_graph(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return json.loads((_FOLDER / f"{request.param}.json").read_text(encoding="utf-8"))
+
+
+def test_the_demos_model_is_used_as_it_was_trained(demo_graph: dict[str, Any], shapes: dict[str, Shape]) -> None:
+    for kind, ending in list(LOADERS.items())[:3]:
+        assert one(demo_graph, kind)["widgets_values"] == [f"scp_demo{ending}"]
+    sampler = one(demo_graph, "KSampler")
+    assert source(demo_graph, sampler, "positive") == ("ControlNetApplyAdvanced", "positive")
+    # Past the ControlNet: guidance then strengthens the label map.
+    assert source(demo_graph, sampler, "negative") == ("CLIPTextEncode", "CONDITIONING")
+    values = saved_values(sampler, shapes["KSampler"])
+    assert (values["cfg"], values["sampler_name"], values["scheduler"]) == (3, "ddim", "ddim_uniform")
+    assert source(demo_graph, one(demo_graph, "SCPPriorLatent"), "vae") == ("CheckpointLoaderSimple", "VAE")
+    (note,) = one(demo_graph, "MarkdownNote")["widgets_values"]
+    assert "256 x 128 only" in note
+    assert "both sides" in note
+
+
+def test_inpainting_takes_the_mask_before_and_the_map_after_painting(shapes: dict[str, Shape]) -> None:
+    graph = json.loads((_FOLDER / "inpaint.json").read_text(encoding="utf-8"))
+    inpaint, paint = one(graph, "SCPInpaintLatent"), one(graph, "SCPPaintLabels")
+    assert source(graph, inpaint, "mask") == source(graph, paint, "mask") == ("SCPMaskFromLabels", "mask")
+    assert source(graph, inpaint, "latent") == ("SCPPriorLatent", "latent")
+    assert source(graph, inpaint, "vae") == ("CheckpointLoaderSimple", "VAE")
+    assert source(graph, one(graph, "KSampler"), "latent_image") == ("SCPInpaintLatent", "latent")
+    for kind in ("SCPPriorLatent", "SCPHintFromLabels"):
+        assert source(graph, one(graph, kind), "labels") == ("SCPPaintLabels", "labels")
+
+
+def test_regions_have_words_before_the_controlnet_and_strengths() -> None:
+    graph = json.loads((_FOLDER / "regions.json").read_text(encoding="utf-8"))
+    apply, regions = one(graph, "ControlNetApplyAdvanced"), one(graph, "SCPRegionPrompts")
+    assert source(graph, apply, "positive") == ("SCPRegionPrompts", "conditioning")
+    assert source(graph, regions, "labels") == source(graph, one(graph, "SCPPriorLatent"), "labels")
+    assert regions["widgets_values"][0].startswith("sky: ")
+    assert one(graph, "SCPPriorLatent")["widgets_values"][-1] == "car: 0.5"
 
 
 def test_format_is_the_pages(name: str, graph: dict[str, Any]) -> None:
