@@ -28,6 +28,7 @@ HARMLESS = {
     "a package that is not installed",
     r"/extensions/scp-diff/docs/\w+/\w+\.md": "a help page is asked for in the language first, then without",
     r"api\.comfy\.org": "not to be reached from here",
+    r"Missing required properties for pan/zoom": "the mask editor, before it has measured its picture",
     r"reading 'id'\)\s+at onChange": "the page's own settings, stored before they are declared",
 }
 
@@ -301,6 +302,11 @@ class Artist:
         )
         self.settle()
         return found.json_value()
+
+    def made(self, kind: str) -> bytes:
+        """Return the first picture that the node of a kind shows, as the host serves it."""
+        find = "kind => app.graph.nodes.find(node => node.type === kind).imgs[0].src"
+        return self.page.request.get(self.page.evaluate(find, kind)).body()
 
     # Help, and languages
 

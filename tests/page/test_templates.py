@@ -73,8 +73,7 @@ def test_a_class_chosen_in_the_menu_of_ones_own_map_gives_another_picture(artist
     def saved() -> bytes:
         assert artist.run(300)["kind"] == "execution_success"
         artist.shown()
-        find = "app.graph.nodes.find(node => node.type === 'SaveImage').imgs[0].src"
-        return artist.page.request.get(artist.page.evaluate(find)).body()
+        return artist.made("SaveImage")
 
     artist.open_template("paint")
     artist.fit()
