@@ -173,9 +173,11 @@ def segmentation_to_image() -> Blueprint:
             (graph.first("CLIPTextEncode"), "text"),
             (latent, "seed"),
             (latent, "control_after_generate"),
+            (latent, "class_strength"),
             (start, "timestep"),
+            (sampler, "cfg"),
         ],
-        size=(420, 340),
+        size=(420, 460),
     )
 
 

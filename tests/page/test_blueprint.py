@@ -32,7 +32,7 @@ def test_a_beginner_drops_one_node_and_gets_a_picture(open_page, vue: bool) -> N
     shown = artist.page.evaluate("id => app.graph.getNodeById(id).widgets.map(widget => widget.label)", node)
     assert shown == [
         *("ckpt_name", "control_net_name", "statistics", "palette", "text"),
-        *("seed", "control after generate", "timestep"),
+        *("seed", "control after generate", "class_strength", "timestep", "cfg"),
     ]
     artist.set("", width=256, height=128)
     artist.set("", steps=4)
