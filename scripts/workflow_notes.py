@@ -99,8 +99,8 @@ No segmentation picture needed: the map is composed class by class, each over th
 1. **Mask: building**, **Mask: sidewalk**, **Mask: road**, **Mask: car**: right-click on the picture, **Open in \
 MaskEditor**, paint where the class is to be (the right button erases), **Save**. Any picture will do, of \
 any size; only what you paint counts.
-2. Press **Run**. The legend in **SCP Preview Labels** shows the map, **Save Image** at the right end the picture; key **.** \
-brings all into view.
+2. Press **Run**. The legend in **SCP Preview Labels** shows the map, **Save Image** at the right end the picture; key \
+**.** brings all into view.
 3. Another class: **class_name**. More regions: copy a pair of nodes and wire them into the chain, the farthest first. \
 Masks from SAM or drawn shapes go into **mask** as well.
 
