@@ -17,6 +17,8 @@ GROUP_MARGIN, GROUP_HEAD = 20, 90  # a group's head holds its own title and the 
 
 # What of a common screen is the graph's, and the room the page's own menus take, in pixels.
 SCREEN, MENUS = 1790, (70, 190)
+# Farther away than 8/14 the page leaves out all words, those of the note among them.
+FARTHEST, NEAREST = 0.58, 0.66
 
 # Colours the page itself offers for nodes and groups.
 GREEN, RED, NOTE = ("#232", "#353"), ("#322", "#533"), ("#432", "#653")
@@ -331,10 +333,10 @@ class Graph:
         }
 
     def _view(self) -> Json:
-        """Return what the page shows when it opens the graph: all of its width, below the menus."""
+        """Return what the page shows when it opens the graph: its left end, no farther away than words are drawn."""
         left = min(node["pos"][0] for node in self._nodes)
         right = max(node["pos"][0] + node["size"][0] for node in self._nodes)
-        scale = round(min(0.66, SCREEN / (right - left)), 2)
+        scale = round(min(NEAREST, max(FARTHEST, SCREEN / (right - left))), 2)
         return {"scale": scale, "offset": [round(MENUS[0] / scale) - left, round(MENUS[1] / scale)]}
 
     def _run_order(self) -> list[int]:

@@ -97,15 +97,18 @@ PAINT = f"""\
 No segmentation picture needed: the map is composed class by class, each over the ones before it.
 
 1. **Mask: building**, **Mask: sidewalk**, **Mask: road**, **Mask: car**: right-click on the picture, **Open in \
-MaskEditor**, paint where the class is to be, save. Any picture will do; only what you paint counts.
-2. Press **Run**. The legend in **SCP Preview Labels** shows the map.
+MaskEditor**, paint where the class is to be (the right button erases), **Save**. Any picture will do, of \
+any size; only what you paint counts.
+2. Press **Run**. The legend in **SCP Preview Labels** shows the map, **Save Image** at the right end the picture; key \
+**.** brings all into view.
 3. Another class: **class_name**. More regions: copy a pair of nodes and wire them into the chain, the farthest first. \
 Masks from SAM or drawn shapes go into **mask** as well.
 
 **Size**: **width** and **height** of the first **SCP Paint Labels**; masks are fitted to it.
 
 ## The files
-{DEMO} For photos, put the three files of the template **cityscapes** into the loaders, and its size here.
+{DEMO} For photos, put the three files of the template **cityscapes** into the loaders, and its size here. The masks \
+come from make comfy too: elsewhere choose a picture of yours in every **Mask** first.
 
 {KSAMPLER}
 {ONE_SIDED}"""
