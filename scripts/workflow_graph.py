@@ -310,6 +310,7 @@ class Graph:
 
     def save(self) -> Json:
         """Return the workflow in the page's format 0.4."""
+        self._move_to_origin()
         for place, number in enumerate(self._run_order()):
             self._nodes[number - 1]["order"] = place
         for node in self._nodes:
@@ -331,6 +332,14 @@ class Graph:
             "extra": extra,
             "version": 0.4,
         }
+
+    def _move_to_origin(self) -> None:
+        """Begin no farther left than x = 0, less a group's margin: Nodes 2.0 spreads what it opens from 0."""
+        left = min(0, min(node["pos"][0] for node in self._nodes) + GROUP_MARGIN)
+        for one in (*self._nodes, *self._bends):
+            one["pos"][0] -= left
+        for group in self._groups:
+            group["bounding"][0] -= left
 
     def _view(self) -> Json:
         """Return what the page shows when it opens the graph: its left end, no farther away than words are drawn."""

@@ -264,6 +264,15 @@ def test_every_wire_leads_to_the_right(graph: dict[str, Any]) -> None:
             assert box(nodes[origin])[2] <= box(nodes[target])[0], kinds
 
 
+def test_the_page_opens_at_the_left_end_and_near_enough_to_write_words(graph: dict[str, Any]) -> None:
+    (across, _), scale = graph["extra"]["ds"]["offset"], graph["extra"]["ds"]["scale"]
+    # Smaller than 8 pixels the page leaves text of 14 out.
+    assert 14 * scale >= 8
+    left = min(box(node)[0] for node in graph["nodes"])
+    assert -20 <= left <= 0
+    assert 60 <= (left + across) * scale <= 80
+
+
 def test_groups_are_numbered(graph: dict[str, Any]) -> None:
     titles = [group["title"] for group in graph["groups"]]
     assert [int(title.split()[0]) for title in titles] == list(range(1, len(titles) + 1))
