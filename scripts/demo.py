@@ -9,7 +9,6 @@ sets go through stand-ins that were never trained, see tiny_models.py.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from comfy_server import Server, end_with_host_on_sigterm
 from demo_sheet import write_sheet
-from layout import BASE, DEMO_OUTPUT, ROOT, HarnessError
+from layout import BASE, DEMO_OUTPUT, ROOT, HarnessError, replacing
 from PIL import Image
 
 from scp_prior import SCPError
@@ -157,9 +156,8 @@ def save_pictures(server: Server, outputs: Mapping[str, Any], prompt: Prompt, fo
         name = names.get(number)
         if name and name not in paths:
             paths[name] = folder / f"{name}.png"
-            temporary = folder / f".{name}.{os.getpid()}.tmp"
-            temporary.write_bytes(picture)
-            os.replace(temporary, paths[name])
+            with replacing(paths[name]) as temporary:
+                temporary.write_bytes(picture)
     missing = set(names.values()) - set(paths)
     if missing:
         raise HarnessError(f"the host returned no picture for: {', '.join(sorted(missing))}.")

@@ -5,7 +5,6 @@ Pictures whose names begin with `scp_demo_` are of the streets the demo's model 
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from layout import ROOT
+from layout import ROOT, replacing
 from PIL import Image, ImageDraw
 
 DEMO = ROOT / "demo"
@@ -35,18 +34,6 @@ MASKS: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
         ((150, 84), (150, 74), (155, 66), (172, 66), (177, 74), (177, 84)),
     ),
 }
-
-
-def replaced(target: Path, write: Callable[[Path], None]) -> Path:
-    """Have a file written and put in its place whole; return its path."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
 
 
 def scene(index: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +82,8 @@ def install_picture(base: Path, name: str) -> bool:
     """Put a picture into the input folder if the demo has one of that name; return whether it has."""
     if name not in PICTURES:
         return False
-    replaced(base / "input" / name, PICTURES[name])
+    with replacing(base / "input" / name) as temporary:
+        PICTURES[name](temporary)
     return True
 
 

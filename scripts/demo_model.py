@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import demo_inputs
-from demo_inputs import DEMO, replaced
+from demo_inputs import DEMO
+from layout import replacing
 
 WEIGHTS = DEMO / "weights"
 NODES = "scp-demo-model"
@@ -49,7 +50,10 @@ FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
 def install_model(base: Path, name: str) -> Path:
     """Write one of FILES into a base directory's model folder; return its path."""
     folder, write = FILES[name]
-    return replaced(base / "models" / folder / name, write)
+    target = base / "models" / folder / name
+    with replacing(target) as temporary:
+        write(temporary)
+    return target
 
 
 def install_nodes(base: Path) -> str:

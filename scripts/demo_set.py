@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from layout import BASE, ROOT, HarnessError
+from layout import BASE, ROOT, HarnessError, replacing
 from PIL import Image
 from torch import Tensor
 
@@ -325,9 +325,8 @@ def write_masked(path: Path, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
 
 
 def _save_image(image: Image.Image, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    image.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG")
 
 
 def dataset_of(prompt: Mapping[str, Any]) -> tuple[str, str]:
@@ -364,15 +363,13 @@ def _mark(more: Mapping[int, object] | None) -> str:
 
 def _place(source: Path, target: Path) -> None:
     """Put a file under another name, without a second copy on the disk where the file system can."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        temporary.write_bytes(source.read_bytes())
-    os.replace(temporary, target)
-    temporary.unlink(missing_ok=True)  # replacing a file by a second link to itself does nothing
+    # (Replacing a file by a second link to itself does nothing, and leaves that link to be removed.)
+    with replacing(target) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            temporary.write_bytes(source.read_bytes())
 
 
 def prepare(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from layout import replacing
 from PIL import Image, ImageDraw, ImageFont
 
 SHOWN = (
@@ -30,7 +30,6 @@ def write_sheet(folder: Path, name: str = "sheet.png") -> Path:
         page.paste(image.resize((width, height), Image.Resampling.LANCZOS), (left, top))
         draw.text((left + 2, top + height + 4), words, (235, 235, 235), font)
     target = folder / name
-    temporary = folder / f".{name}.{os.getpid()}.tmp"
-    page.save(temporary, format="PNG")
-    os.replace(temporary, target)
+    with replacing(target) as temporary:
+        page.save(temporary, format="PNG")
     return target

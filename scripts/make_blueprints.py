@@ -9,7 +9,6 @@ encoding the machine prefers.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import uuid
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import make_workflows as flows
+from layout import replacing
 
 FOLDER = Path(__file__).resolve().parent.parent / "subgraphs"
 # How the page numbers the two ends of a subgraph, which are no nodes.
@@ -183,12 +183,10 @@ def segmentation_to_image() -> Blueprint:
 
 def main(folder: Path) -> None:
     """Write every blueprint into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     for blueprint in (segmentation_to_image(),):
         path = folder / f"{blueprint.name}.json"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(blueprint.save(), indent=1) + "\n", encoding="ascii")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(blueprint.save(), indent=1) + "\n", encoding="ascii")
         print(path)
 
 

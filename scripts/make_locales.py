@@ -8,12 +8,11 @@ then lists what is to be translated, and what may be taken out. Standard library
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from layout import ROOT, HarnessError
+from layout import ROOT, HarnessError, replacing
 
 LOCALES = ROOT / "locales"
 TRANSLATIONS = ROOT / "scripts" / "translations"
@@ -106,10 +105,8 @@ def main() -> None:
 
     for language, text in contents(node_schemas.read()).items():
         path = LOCALES / language / "nodeDefs.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         print(path)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ import demo_model
 import demo_set
 import graph_convert
 from comfy_server import Server
-from layout import ROOT, HarnessError
+from layout import ROOT, HarnessError, replacing
 from PIL import Image
 from setup_browser import setup_browser
 from setup_host import make_base
@@ -36,9 +35,8 @@ Pictures = Mapping[str, Image.Image]  # by the title of the node that shows it
 
 def save(picture: Image.Image, path: Path) -> None:
     """Write a JPEG, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    picture.save(temporary, format="JPEG", quality=85)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        picture.save(temporary, format="JPEG", quality=85)
     print(path, flush=True)
 
 

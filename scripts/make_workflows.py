@@ -6,13 +6,13 @@ Standard library only. The same call writes the same bytes, so a change of a gra
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import workflow_notes as notes
+from layout import replacing
 from workflow_graph import GREEN, GROUP_HEAD, GROUP_MARGIN, NOTE, OCHRE, RED, TITLE, Box, Graph, Json
 
 FOLDER = Path(__file__).resolve().parent.parent / "example_workflows"
@@ -431,12 +431,10 @@ EXAMPLES = (
 
 def main(folder: Path) -> None:
     """Write every workflow into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     for example in EXAMPLES:
         path = folder / f"{example.name}.json"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(build(example), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(build(example), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(path)
 
 

@@ -10,7 +10,6 @@ Inside a host: `described(nodes)`. The commands start one in a process of its ow
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -160,16 +159,15 @@ def write_snapshot(schemas: Mapping[str, Schema], path: Path = SNAPSHOT, *, brea
 
     Raises HarnessError, saying what, where saved graphs would break and `breaking` does not say that this is meant.
     """
-    from layout import HarnessError
+    from layout import HarnessError, replacing
 
     made = contract(schemas)
     if path.exists() and not breaking:
         found = breaks(json.loads(path.read_text(encoding="utf-8")), made)
         if found:
             raise HarnessError("\n".join(["Saved graphs would break (--breaking writes it even so):", *found]))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(_text(made), encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(_text(made), encoding="utf-8")
 
 
 def main(words: Sequence[str]) -> None:

@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from layout import replacing
 from torch import Tensor
 
 Shape = tuple[int, ...]
@@ -401,17 +400,6 @@ def _text_sparse(seed: int) -> tuple[Weights, dict[str, Shape]]:
     return weights, holes
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _write_safetensors(path: Path, weights: Weights, holes: Mapping[str, Shape], common: str | None = None) -> None:
     """Write a safetensors file (fp16) whose zeros are holes of the file system, so that they take no room on the disk.
 
@@ -428,7 +416,7 @@ def _write_safetensors(path: Path, weights: Weights, holes: Mapping[str, Shape],
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % 8)
     start = 8 + len(header)
-    with _replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for value in weights.values():
             file.write(value.half().contiguous().numpy().tobytes())
@@ -447,7 +435,7 @@ def _write(path: Path, weights: Weights) -> None:
     if path.suffix == ".safetensors":
         _write_safetensors(path, weights, {})
         return
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         torch.save({name: value.half() for name, value in weights.items()}, temporary)
 
 
@@ -466,7 +454,7 @@ def write_checkpoint(path: str | Path, seed: int = 0) -> None:
     text = "cond_stage_model.model."
     if path.suffix != ".safetensors":
         weights = {name: value.half() for name, value in small.items()}
-        with _replacing(path) as temporary:
+        with replacing(path) as temporary:
             torch.save({"state_dict": {**weights, **_prefixed(text, _text_strided(seed + 100))}}, temporary)
         return
     weights, holes = _text_sparse(seed + 100)
