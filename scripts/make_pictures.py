@@ -129,13 +129,15 @@ MADE: Mapping[str, Callable[[Pictures], Image.Image]] = {
     "ade20k": _expected,
     "coco-stuff": _expected,
 }
-PAGES = ("graph", "demo")
+PAGES = ("graph", "painting", "demo")
+_PAINTING = ("SCPPaintLabels", "LoadImage", "SCPPreviewLabels")
 # Where the page shows a graph that fills its view, menus left out.
 _GRAPH = {"x": 100, "y": 104, "width": 1700, "height": 1006}
+_NODES = {**_GRAPH, "width": 1750, "height": 602}
 
 
-def page_after_run(server: Server) -> Image.Image:
-    """Return the page with the graph of `minimal`, run by the button."""
+def page_after_run(server: Server, template: str, kinds: Sequence[str] = ()) -> Image.Image:
+    """Return the page with a template, run by the button; with `kinds`, near to its nodes of those types."""
     from playwright.sync_api import sync_playwright
 
     sys.path.append(str(ROOT / "tests" / "page"))
@@ -149,13 +151,15 @@ def page_after_run(server: Server) -> Image.Image:
         near = {"LiteGraph.Canvas.MinFontSizeForLOD": 0, "Comfy.Locale": "en", "Comfy.Minimap.Visible": False}
         with settings_of(server, context, near):
             artist = Artist(context, server.url)
-            artist.open_template("minimal")
+            artist.open_template(template)
+            artist.fit()  # nodes out of view would not load their pictures
             end = artist.run(300)
             if end["kind"] != "execution_success":
-                raise HarnessError(f"minimal did not run: {json.dumps(end)}")
+                raise HarnessError(f"{template} did not run: {json.dumps(end)}")
             artist.shown()
-            artist.fit()
-            png = artist.page.screenshot(clip=_GRAPH)
+            find = "kinds => app.graph.nodes.filter(node => kinds.includes(node.type)).map(node => node.id)"
+            artist.fit(artist.page.evaluate(find, list(kinds)))
+            png = artist.page.screenshot(clip=_NODES if kinds else _GRAPH)
         browser.close()
     return Image.open(io.BytesIO(png)).convert("RGB")
 
@@ -180,9 +184,10 @@ def main(names: Sequence[str]) -> None:
                     if MADE[name] is _expected:
                         prompt = until_prior(prompt)
                     save(MADE[name](run(server, prompt)), FOLDER / f"{name}.jpg")
-                if "graph" in names:
-                    demo_set.prepare(graph_convert.load(FOLDER / "minimal.json", info), base)
-                    save(page_after_run(server), IMAGES / "graph.jpg")
+                for name, template, kinds in (("graph", "minimal", ()), ("painting", "paint", _PAINTING)):
+                    if name in names:
+                        demo_set.prepare(graph_convert.load(FOLDER / f"{template}.json", info), base)
+                        save(page_after_run(server, template, kinds), IMAGES / f"{name}.jpg")
         if "demo" in names:
             save(fit(sheet_of_demo(Path(folder)), SHEET_WIDE), IMAGES / "demo.jpg")
 
