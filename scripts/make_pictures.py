@@ -159,6 +159,8 @@ def page_after_run(server: Server, template: str, kinds: Sequence[str] = ()) -> 
             artist.shown()
             find = "kinds => app.graph.nodes.filter(node => kinds.includes(node.type)).map(node => node.id)"
             artist.fit(artist.page.evaluate(find, list(kinds)))
+            # The page tells of a finished run in a box over the graph, for a while.
+            artist.page.get_by_text("job completed").first.wait_for(state="hidden")
             png = artist.page.screenshot(clip=_NODES if kinds else _GRAPH)
         browser.close()
     return Image.open(io.BytesIO(png)).convert("RGB")
